@@ -1,0 +1,151 @@
+"""The server's settings: the only reader of the environment.
+
+A setting comes from, in falling order: a command-line flag, the environment (`DRAGOMAN_<NAME>`), the TOML file that
+`DRAGOMAN_CONFIG` names (else `dragoman.toml` in the working directory, when there is one), the default here.
+"""
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE = "DRAGOMAN_CONFIG"
+DEFAULT_CONFIG = Path("dragoman.toml")
+
+
+class Settings(BaseSettings):
+    """All settings of a server process. Frozen: what a process starts with, it ends with."""
+
+    model_config = SettingsConfigDict(env_prefix="DRAGOMAN_", frozen=True, extra="forbid")
+
+    # What is served
+    agents: Annotated[tuple[str, ...], NoDecode] = ()
+    """Agents to serve, as `module:attribute`; in the environment separated by commas. Installed entry points of the
+    group `dragoman.agents` are served besides."""
+    entry_points: bool = True
+    """Whether agents of installed packages are served."""
+
+    # Where
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback only, until callers can be authenticated."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 50051
+    """Port to listen on; 0 for a free one, which is logged."""
+
+    # Storage
+    database_url: str = Field(default="sqlite:///dragoman.db", repr=False)
+    """SQLAlchemy URL: `sqlite:///file.db`, `mysql+pymysql://user:password@host/name`."""
+    database_connections: Annotated[int, Field(ge=1, le=64)] = 4
+    """Connections (and threads) to MySQL or MariaDB."""
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """FULL: nothing is lost at power loss. NORMAL: faster, the last transactions may be."""
+
+    # Money
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "ZAR"
+    """The reporting currency, ISO 4217."""
+    prices_file: Path | None = None
+    """TOML with prices that win over the price library's."""
+    rates_file: Path | None = None
+    """TOML with exchange rates by date, instead of those that are shipped."""
+
+    # Runs
+    max_runs: Annotated[int, Field(ge=1)] = 1000
+    """Concurrent runs in this process; more are refused."""
+    flush_interval: Annotated[float, Field(ge=0, le=1)] = 0.025
+    """Seconds within which text deltas are joined; 0 sends each."""
+    heartbeat_interval: Annotated[float, Field(gt=0)] = 15.0
+    """Seconds of silence on a stream after which a heartbeat is sent."""
+    drain_grace: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds that runs have to finish when the server is told to stop."""
+    lease: Annotated[float, Field(ge=1)] = 30.0
+    """Seconds after which a run whose process is silent counts as abandoned."""
+
+    # Models
+    model_timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds of silence of a model provider after which a call fails."""
+    model_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often the provider's client retries a refused request (429, 5xx, no connection)."""
+
+    # Transport
+    max_receive_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    """Largest request."""
+    max_send_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    """Largest response message."""
+    max_media_bytes: Annotated[int, Field(ge=1)] = 20 * 1024 * 1024
+    """Largest single medium."""
+    keepalive_time: Annotated[float, Field(ge=1)] = 60.0
+    """Seconds of silence after which the server pings a client."""
+    keepalive_timeout: Annotated[float, Field(ge=1)] = 20.0
+    """Seconds that a client has to answer a ping."""
+    min_client_ping_interval: Annotated[float, Field(ge=0)] = 5.0
+    """Clients that ping more often are disconnected."""
+
+    # Logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """From which level on log lines are written."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: text on a terminal, JSON elsewhere."""
+
+    @field_validator("agents", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, value: str) -> str:
+        if value != "localhost" and not _is_loopback(value):
+            raise ValueError(
+                "this version cannot authenticate callers, so it listens on loopback only (127.0.0.1, ::1 or localhost)"
+            )
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, TOML file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _config_file() -> Path | None:
+    """The TOML file to read. A file that was named must exist; the default one need not."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise FileNotFoundError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
+        return path
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def has_model_key() -> bool:
+    """Whether the environment holds a key for Claude: demos then use it instead of the offline model."""
+    return bool(os.environ.get("ANTHROPIC_API_KEY"))
+
+
+def silence_agno() -> None:
+    """Turns Agno's telemetry off for this process; it reads the variable at import, so call this before."""
+    os.environ["AGNO_TELEMETRY"] = "false"

@@ -1,0 +1,218 @@
+"""The domain's errors: one class, one reason. Knows no gRPC; `transport/status.py` gives each its code.
+
+    DragomanError
+     ├─ InvalidInput            INVALID_INPUT          what the caller sent breaks a rule; a violation per field
+     ├─ InvalidMedia            INVALID_MEDIA          the bytes are not what they claim to be
+     ├─ MediaTooLarge           MEDIA_TOO_LARGE
+     ├─ PageTokenInvalid        PAGE_TOKEN_INVALID     not a token of this list, filter and owner
+     ├─ AgentNotFound           AGENT_NOT_FOUND
+     ├─ SessionNotFound         SESSION_NOT_FOUND      also another owner's, indistinguishably
+     ├─ RunNotFound             RUN_NOT_FOUND          likewise
+     ├─ MediaNotFound           MEDIA_NOT_FOUND        likewise
+     ├─ SessionBusy             SESSION_BUSY           another run holds the session's turn
+     ├─ RunNotResumable         RUN_NOT_RESUMABLE      its events are no longer, or not yet, readable
+     ├─ TooManyRuns             TOO_MANY_RUNS
+     ├─ StorageUnavailable      STORAGE_UNAVAILABLE    retries are spent
+     ├─ ModelUnavailable        MODEL_UNAVAILABLE      the provider refused, failed, dropped or hung
+     ├─ AgentFailed             AGENT_FAILED           the agent's own code raised
+     ├─ Draining                DRAINING               the server is going away: try a peer
+     └─ Internal                INTERNAL               a defect; the incident id is in the log
+
+A message here is written for the caller: never text of a driver, a provider or a traceback. Every dynamic
+value in it is repeated in `metadata`, so that a program need not parse the sentence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class DragomanError(Exception):
+    """Base of all that a caller may be told. `reason` is UPPER_SNAKE and stable; `metadata` is bounded text."""
+
+    reason: ClassVar[str]
+    retry_after: float | None = None
+    """Seconds after which a retry makes sense; None when the same call would fail again."""
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: Mapping[str, str] = metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule: `field` is a path such as `inputs.topics[2].name`, `description` a sentence."""
+
+    field: str
+    description: str
+
+
+class InvalidInput(DragomanError):
+    """What the caller sent breaks a rule. Holds all violations found, not only the first."""
+
+    reason = "INVALID_INPUT"
+
+    def __init__(self, violations: Sequence[Violation], message: str | None = None, **metadata: str) -> None:
+        first = violations[0] if violations else Violation("", "invalid")
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        super().__init__(message or f"{first.field}: {first.description}{more}", **metadata)
+        self.violations = tuple(violations)
+
+
+class InvalidMedia(InvalidInput):
+    """The bytes are not a picture, file, sound or film of the claimed type."""
+
+    reason = "INVALID_MEDIA"
+
+
+class MediaTooLarge(InvalidInput):
+    """One medium, or all of a request together, is over the limit."""
+
+    reason = "MEDIA_TOO_LARGE"
+
+
+class PageTokenInvalid(InvalidInput):
+    """The page token was not made by this list with these filters for this owner."""
+
+    reason = "PAGE_TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__(
+            [
+                Violation(
+                    "page_token",
+                    "was not returned by this method for the same filters; start without a token",
+                )
+            ]
+        )
+
+
+class AgentNotFound(DragomanError):
+    """No agent or team of that name is served here."""
+
+    reason = "AGENT_NOT_FOUND"
+
+    def __init__(self, agent_name: str) -> None:
+        super().__init__(
+            f"no agent is called {agent_name!r}; ListAgents names those there are", agent_name=agent_name
+        )
+
+
+class SessionNotFound(DragomanError):
+    """No such session, or it belongs to somebody else or to another agent."""
+
+    reason = "SESSION_NOT_FOUND"
+
+    def __init__(self, session_id: object) -> None:
+        super().__init__(f"there is no session {session_id}", session_id=str(session_id))
+
+
+class RunNotFound(DragomanError):
+    """No such run, or it belongs to somebody else."""
+
+    reason = "RUN_NOT_FOUND"
+
+    def __init__(self, run_id: object) -> None:
+        super().__init__(f"there is no run {run_id}", run_id=str(run_id))
+
+
+class MediaNotFound(DragomanError):
+    """No such medium, or it belongs to somebody else."""
+
+    reason = "MEDIA_NOT_FOUND"
+
+    def __init__(self, media_id: str) -> None:
+        super().__init__(f"there is no medium {media_id}", media_id=media_id)
+
+
+class SessionBusy(DragomanError):
+    """Another run holds the session's turn: two runs never interleave in one history."""
+
+    reason = "SESSION_BUSY"
+    retry_after = 1.0
+
+    def __init__(self, session_id: object, run_id: object) -> None:
+        super().__init__(
+            f"run {run_id} is using session {session_id}; wait for it or cancel it",
+            session_id=str(session_id),
+            run_id=str(run_id),
+        )
+
+
+class RunNotResumable(DragomanError):
+    """The run is not observable from here: its events have not been kept."""
+
+    reason = "RUN_NOT_RESUMABLE"
+
+    def __init__(self, run_id: object) -> None:
+        super().__init__(
+            f"the events of run {run_id} cannot be followed; GetRun tells how it stands", run_id=str(run_id)
+        )
+
+
+class TooManyRuns(DragomanError):
+    """The server runs as many runs as it is allowed to."""
+
+    reason = "TOO_MANY_RUNS"
+    retry_after = 1.0
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the server is at its limit of {limit} concurrent runs", limit=str(limit))
+
+
+class StorageUnavailable(DragomanError):
+    """The database did not answer within all retries."""
+
+    reason = "STORAGE_UNAVAILABLE"
+    retry_after = 2.0
+
+    def __init__(self) -> None:
+        super().__init__("the database is not available")
+
+
+class ModelUnavailable(DragomanError):
+    """The model provider refused, failed, dropped the stream or did not answer in time.
+
+    `kind` is one of AUTHENTICATION, RATE_LIMITED, OVERLOADED, INVALID_REQUEST, TIMEOUT, CONNECTION, SERVER_ERROR,
+    UNKNOWN; `status` the provider's HTTP status where there was one.
+    """
+
+    reason = "MODEL_UNAVAILABLE"
+
+    def __init__(self, kind: str, message: str, *, status: int | None = None, provider: str = "") -> None:
+        metadata = {"kind": kind}
+        if status is not None:
+            metadata["http_status"] = str(status)
+        if provider:
+            metadata["provider"] = provider
+        super().__init__(message, **metadata)
+        self.kind = kind
+
+
+class AgentFailed(DragomanError):
+    """The agent's own code (a hook, a tool set-up, `build_agent`) raised. The log has the traceback."""
+
+    reason = "AGENT_FAILED"
+
+    def __init__(self, agent_name: str) -> None:
+        super().__init__(f"agent {agent_name!r} failed in its own code", agent_name=agent_name)
+
+
+class Draining(DragomanError):
+    """The server is stopping and starts nothing new."""
+
+    reason = "DRAINING"
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; try a peer")
+
+
+class Internal(DragomanError):
+    """A defect on our side. `incident_id` is logged with the traceback."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, incident_id: str) -> None:
+        super().__init__(f"internal error; quote incident {incident_id}", incident_id=incident_id)
