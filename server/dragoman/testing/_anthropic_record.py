@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -31,15 +32,15 @@ class Outcome(Enum):
 class Recorded:
     """One request, from its arrival on; the answer's figures grow while it is sent.
 
-    `time` and `end_time` are `time.monotonic()` seconds.
+    `start_time` and `end_time` are `time.monotonic()` seconds.
     """
 
     raw: bytes = field(repr=False)
     """The body, byte for byte."""
     headers: Mapping[str, str] = field(repr=False)
     """Names in lower case."""
-    time: float
-    billed: TokenUsage = TokenUsage()
+    start_time: float
+    billed: TokenUsage = field(default_factory=TokenUsage)
     """What has been told to the client: the input and cache tokens of `message_start` and the last cumulative
     output tokens; of an unstreamed answer its whole usage, once it was sent whole; else zeros."""
     deltas: int = 0
@@ -51,6 +52,13 @@ class Recorded:
     """Set when a scripted hang begins."""
     ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     """Set with `outcome`."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Note how and when it ended; only the first call counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.end_time = time.monotonic()
+            self.ended.set()
 
     @cached_property
     def json(self) -> dict[str, Any]:

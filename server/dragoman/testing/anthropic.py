@@ -145,7 +145,7 @@ class FakeAnthropic:
             if not message["more_body"]:
                 break
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        record = Recorded(raw=raw, headers=headers, time=time.monotonic())
+        record = Recorded(raw=raw, headers=headers, start_time=time.monotonic())
         self.requests.append(record)
         number = len(self.requests)
         async with self._arrived:
@@ -160,18 +160,16 @@ class FakeAnthropic:
             answer = asyncio.create_task(reply.send(self._answer_to(record)))
             await asyncio.wait((answer, left, stopped), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
-                outcome = answer.result()
+                answer.result()
             else:
-                outcome = Outcome.LEFT if left.done() else Outcome.STOPPED
+                record.end(Outcome.LEFT if left.done() else Outcome.STOPPED)
                 await _cancelled(answer)
-            record.end_time = time.monotonic()
-            record.outcome = outcome
-            if outcome in (Outcome.BROKEN, Outcome.STOPPED):
+            if record.outcome in (Outcome.BROKEN, Outcome.STOPPED):
                 reply.cut()
                 await left  # only when the connection is gone may the handler return without an answer's end
         finally:
             await _cancelled(left, stopped)
-            record.ended.set()
+            record.end(Outcome.REFUSED)  # `respond` raised: the client gets a bare 500
 
     def _answer_to(self, record: Recorded) -> Answer:
         rule = broken_rule(record.json)
@@ -194,38 +192,46 @@ class _Reply:
         self._message_id = f"msg_{number:06}"
         self._request_id = f"req_{number:06}"
 
-    async def send(self, answer: Answer) -> Outcome:
-        """Send it as the request asked. Returns how it ended when nobody breaks it off."""
+    async def send(self, answer: Answer) -> None:
+        """Send it as the request asked, and note in the record how it ended."""
         if isinstance(answer, HttpError):
-            return await self._refuse(answer)
+            await self._refuse(answer)
+            return
         if answer.hang_before_first_byte:
             await self._hang(answer)
         if self._record.stream:
-            return await self._stream(answer)
-        return await self._whole(answer)
+            await self._stream(answer)
+        else:
+            await self._whole(answer)
 
     def cut(self) -> None:
         """Close the connection; what was sent arrives, but no proper end of the response."""
         self._transport.close()
 
-    async def _stream(self, turn: Turn) -> Outcome:
+    async def _stream(self, turn: Turn) -> None:
         await self._head(
             200, {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
         )
         for frame in frames(turn, self._message_id, self._record.model):
-            if (place := self._place(frame)) is not None:
-                if _reached(turn.hang_after, place) and not self._record.hanging.is_set():
-                    await self._hang(turn)
-                if _reached(turn.drop_after, place):
-                    return Outcome.BROKEN
-                if turn.error_after is not None and _reached(turn.error_after.after, place):
-                    error = {"type": turn.error_after.type, "message": turn.error_after.message}
-                    await self._write(Frame({"type": "error", "error": error}).encode(), more=False)
-                    return Outcome.BROKEN
+            if (place := self._place(frame)) is not None and await self._failed(turn, place):
+                return
             await asyncio.sleep(turn.delay if frame.event == "content_block_delta" else 0)
-            await self._frame(frame)
-        await self._write(b"", more=False)
-        return Outcome.ANSWERED
+            last = frame.event == "message_stop"
+            if await self._write(frame.encode(), more=not last):
+                self._count(frame)
+        self._record.end(Outcome.ANSWERED)
+
+    async def _failed(self, turn: Turn, place: Place) -> bool:
+        """Let what is scripted for `place` happen. True when that was the end of the answer."""
+        if _reached(turn.hang_after, place) and not self._record.hanging.is_set():
+            await self._hang(turn)
+        if _reached(turn.drop_after, place):
+            self._record.end(Outcome.BROKEN)
+        elif turn.error_after is not None and _reached(turn.error_after.after, place):
+            error = {"type": turn.error_after.type, "message": turn.error_after.message}
+            await self._write(Frame({"type": "error", "error": error}).encode(), more=False)
+            self._record.end(Outcome.BROKEN)
+        return self._record.outcome is not None
 
     def _place(self, frame: Frame) -> Place | None:
         """Where in the stream we stand just before `frame`, if scripted failures can strike there."""
@@ -237,17 +243,17 @@ class _Reply:
             return _AFTER_ALL_DELTAS
         return None
 
-    async def _frame(self, frame: Frame) -> None:
-        if await self._write(frame.encode(), more=True):
-            if frame.usage is not None:
-                self._record.billed = frame.usage
-            if frame.event == "content_block_delta":
-                self._record.deltas += 1
+    def _count(self, frame: Frame) -> None:
+        if frame.usage is not None:
+            self._record.billed = frame.usage
+        if frame.event == "content_block_delta":
+            self._record.deltas += 1
 
-    async def _whole(self, turn: Turn) -> Outcome:
+    async def _whole(self, turn: Turn) -> None:
         if turn.error_after is not None:
             error = turn.error_after
-            return await self._refuse(HttpError(error.status, error.type, error.message))
+            await self._refuse(HttpError(error.status, error.type, error.message))
+            return
         answer = body(turn, self._message_id, self._record.model)
         data = json.dumps(answer, ensure_ascii=False).encode()
         half = len(data) // 2
@@ -257,12 +263,13 @@ class _Reply:
         if turn.hang_after is not None:
             await self._hang(turn)
         if turn.drop_after is not None:
-            return Outcome.BROKEN
+            self._record.end(Outcome.BROKEN)
+            return
         if await self._write(data[half:], more=False):
-            self._record.billed = _final(turn)
-        return Outcome.ANSWERED
+            self._record.billed = billed(turn.usage, turn.usage.output_tokens, thinking=True)
+        self._record.end(Outcome.ANSWERED)
 
-    async def _refuse(self, error: HttpError) -> Outcome:
+    async def _refuse(self, error: HttpError) -> None:
         content = {"type": "error", "error": {"type": error.kind(), "message": error.message}}
         data = json.dumps(content | {"request_id": self._request_id}, ensure_ascii=False).encode()
         await self._head(
@@ -270,7 +277,7 @@ class _Reply:
             {"content-type": "application/json", "content-length": str(len(data)), **error.headers},
         )
         await self._write(data, more=False)
-        return Outcome.REFUSED
+        self._record.end(Outcome.REFUSED)
 
     async def _hang(self, turn: Turn) -> None:
         self._record.hanging.set()
@@ -314,11 +321,6 @@ def _reached(scripted: Place | None, place: Place) -> bool:
     if isinstance(scripted, int):
         return isinstance(place, str) or place >= scripted
     return scripted == place
-
-
-def _final(turn: Turn) -> TokenUsage:
-    """What the whole answer reports."""
-    return billed(turn.usage, turn.usage.output_tokens, thinking=True)
 
 
 async def _closed(receive: Receive) -> None:

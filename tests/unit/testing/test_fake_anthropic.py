@@ -13,6 +13,7 @@ from anthropic.types import Message, MessageParam, RawMessageStreamEvent, ToolPa
 
 from dragoman.records import TokenUsage
 from dragoman.testing.anthropic import (
+    Block,
     ErrorEvent,
     FakeAnthropic,
     HttpError,
@@ -69,6 +70,12 @@ async def streamed(client: anthropic.AsyncAnthropic, **more: Any) -> tuple[Messa
         return await stream.get_final_message(), texts
 
 
+async def collect(client: anthropic.AsyncAnthropic, events: list[RawMessageStreamEvent]) -> None:
+    """Append the raw events as they come, so that those before a failure are kept."""
+    async for event in await client.messages.create(model="m", max_tokens=9, messages=HELLO, stream=True):
+        events.append(event)
+
+
 async def whole(client: anthropic.AsyncAnthropic, **more: Any) -> Message:
     call: dict[str, Any] = {"model": "claude-test", "max_tokens": 100, "messages": HELLO, **more}
     message: Message = await client.messages.create(**call)
@@ -79,7 +86,7 @@ async def whole(client: anthropic.AsyncAnthropic, **more: Any) -> Message:
 async def test_every_block_arrives_with_usage_and_stop_reason(
     fake: FakeAnthropic, client: anthropic.AsyncAnthropic, stream: bool
 ) -> None:
-    blocks = [
+    blocks: list[Block] = [
         Thinking("First I  think.\n", signature="c2ln"),
         RedactedThinking("c2VjcmV0"),
         Text("Grüße,  an alle \n"),
@@ -179,8 +186,8 @@ async def test_a_request_is_recorded_byte_for_byte(
     assert "".join(texts) == "claude-test saw 2 pictures"
     recorded = fake.requests[0]
     assert recorded.raw == sent[0]
-    assert recorded.headers["x-api-key"] == "secret"
-    assert before <= recorded.time <= time.monotonic()
+    assert recorded.headers["authorization"] == "Bearer secret"
+    assert before <= recorded.start_time <= time.monotonic()
     assert recorded.system == "Be kind."
     assert recorded.messages == messages
     assert recorded.tools == TOOLS
@@ -268,10 +275,8 @@ async def test_a_dropped_stream_is_billed_as_far_as_it_was_told(
 ) -> None:
     fake.script(Turn("one two three", usage=USAGE, drop_after=drop_after))
     events: list[RawMessageStreamEvent] = []
-    stream = await client.messages.create(model="m", max_tokens=9, messages=HELLO, stream=True)
     with pytest.raises(httpx2.RemoteProtocolError):
-        async for event in stream:
-            events.append(event)
+        await collect(client, events)
     assert sum(event.type == "content_block_delta" for event in events) == deltas
     assert told(events) == billed
     assert fake.billed == billed
@@ -293,10 +298,8 @@ async def test_output_tokens_told_in_the_middle_are_billed_when_the_rest_is_lost
 ) -> None:
     fake.script(Turn("one two three", usage=USAGE, progress={2: 19}, drop_after=3))
     events: list[RawMessageStreamEvent] = []
-    stream = await client.messages.create(model="m", max_tokens=9, messages=HELLO, stream=True)
     with pytest.raises(httpx2.RemoteProtocolError):
-        async for event in stream:
-            events.append(event)
+        await collect(client, events)
     assert fake.billed == told(events) == TokenUsage(101, 19, 2048, 340, 40)
 
 
@@ -452,6 +455,19 @@ async def test_without_a_turn_the_client_is_told_so_and_does_not_retry(fake: Fak
         with pytest.raises(anthropic.BadRequestError, match="no turn left"):
             await whole(client)
     assert len(fake.requests) == 1
+
+
+async def test_a_responder_that_raises_is_a_server_error(
+    fake: FakeAnthropic, client: anthropic.AsyncAnthropic
+) -> None:
+    def fail(request: Recorded) -> Turn:
+        raise ValueError(request.model)
+
+    fake.respond = fail
+    with pytest.raises(anthropic.InternalServerError):
+        await whole(client)
+    await fake.requests[0].ended.wait()
+    assert fake.requests[0].outcome is Outcome.REFUSED
 
 
 async def test_the_bill_is_the_sum_over_concurrent_requests(fake: FakeAnthropic) -> None:
