@@ -98,7 +98,7 @@ class Pricer:
         return cls(currency=currency, overrides=tuple(overrides), library=LibraryPrices(), rates=rates)
 
     def price(self, provider: str, model: str, usage: TokenUsage, at: datetime) -> Cost | None:
-        """The cost of one call that started at `at` (aware), or None when any part of it has no price or no rate.
+        """The cost of one call that ended at `at` (aware), or None when any part of it has no price or no rate.
 
         `provider` and `model` are Agno's names, in any case. `usd` is tokens times unit prices, rounded once to
         `MONEY_SCALE`; `amount` is that stored `usd` times the rate, rounded once: a row checks itself.
