@@ -10,7 +10,7 @@
     Pricer         what tokens cost                                                         pricing/
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -112,7 +112,7 @@ class Outcome:
 class AgentRun(Protocol):
     """One run of an agent, under way. Used by one task."""
 
-    def events(self) -> AsyncIterator[event_pb2.RunEvent]:
+    def events(self) -> AsyncGenerator[event_pb2.RunEvent, None]:
         """What happens, as it happens, without sequence and time.
 
         Never yields run_started, run_paused, run_completed, run_failed or run_cancelled: those are the engine's. Ends

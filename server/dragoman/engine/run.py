@@ -1,0 +1,214 @@
+"""One run, from its first event to its last, in one task that nobody but the engine cancels.
+
+Inside, a second task iterates the agent: that is the one that ends early when the run is cancelled, when the store has
+not taken its events for too long, or when the server stops. Whatever happened to it, the outer task asks the agent what came of it,
+prices are already on the calls, and writes the messages, the calls, the totals and the last event in one transaction.
+A caller who leaves only stops watching.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from uuid import UUID
+
+from dragoman import ids
+from dragoman.engine import states, terminal
+from dragoman.engine.log import RunLog
+from dragoman.engine.ports import AgentRun, Outcome, Runner, RunOrder, Store
+from dragoman.engine.terminal import Cancellation
+from dragoman.errors import DragomanError, Internal, StorageUnavailable
+from dragoman.records import EventChunk, Run, RunEnd, totals, utcnow
+from dragoman.v1 import event_pb2
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE = 5.0
+"""Seconds that an agent has to let go after its task was cancelled."""
+
+END_ATTEMPTS = 5
+"""How often the end of a run is offered to a store that does not answer (each time with the store's own retries)."""
+
+
+class LiveRun:
+    """A run under way in this process, or just ended."""
+
+    def __init__(
+        self, run: Run, order: RunOrder, log: RunLog, runner: Runner, store: Store, currency: str
+    ) -> None:
+        self._run = run
+        self._order = order
+        self._log = log
+        self._runner = runner
+        self._store = store
+        self._currency = currency
+        self._cancellation: Cancellation | None = None
+        self._interrupted = asyncio.Event()
+        self._ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        # Nobody has to wait for the end: an error there is logged, and observers get it from the log.
+        self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's id."""
+        return self._run.id
+
+    @property
+    def session_id(self) -> UUID:
+        """The session's id."""
+        return self._run.session_id
+
+    @property
+    def run(self) -> Run:
+        """The run as it is known here."""
+        return self._run
+
+    def events(self, after_sequence: int = 0) -> AsyncIterator[event_pb2.RunEvent]:
+        """The events after the sequence: those there are, then those to come, to the last. Any number of observers.
+
+        Raises StorageUnavailable when the end of the run could not be stored.
+        """
+        return self._log.observe(after_sequence)
+
+    async def wait(self) -> Run:
+        """The run when it has ended and is stored. Raises what `events` raises."""
+        return await asyncio.shield(self._ended)
+
+    def cancel(self, cancellation: Cancellation) -> None:
+        """Asks the run to end. The first reason counts; harmless when it has ended."""
+        if self._cancellation is None:
+            self._cancellation = cancellation
+            self._interrupted.set()
+
+    async def conduct(self) -> None:
+        """The whole run. Returns when it is stored, or cannot be; never raises but for cancellation."""
+        self._log.append(terminal.run_started(self._order, self._run.model, self._run.provider))
+        defect: DragomanError | None = None
+        agent_run: AgentRun | None = None
+        try:
+            agent_run = self._runner.begin(self._order)
+            defect = await self._iterate(agent_run)
+        except Exception:  # noqa: BLE001 - a run must always end with its one last event
+            defect = _incident(self.run_id)
+        outcome = agent_run.outcome() if agent_run is not None else Outcome()
+        try:
+            await self._end(outcome, defect)
+        except DragomanError as error:
+            self._give_up(error)
+        except Exception:  # noqa: BLE001 - observers must not wait for ever
+            self._give_up(_incident(self.run_id))
+
+    async def _iterate(self, agent_run: AgentRun) -> DragomanError | None:
+        """Feeds the log until the agent has ended or was interrupted. Returns the error that is not the agent's."""
+        iteration = asyncio.create_task(self._feed(agent_run), name=f"agent-{self.run_id}")
+        triggers = [
+            asyncio.create_task(self._interrupted.wait(), name=f"interrupt-{self.run_id}"),
+            asyncio.create_task(self._log.stuck.wait(), name=f"stuck-{self.run_id}"),
+        ]
+        try:
+            await asyncio.wait({iteration, *triggers}, return_when=asyncio.FIRST_COMPLETED)
+            if not iteration.done():
+                await agent_run.stop()
+                iteration.cancel()
+                await asyncio.wait({iteration}, timeout=STOP_GRACE)
+        finally:
+            for task in (iteration, *triggers):
+                task.cancel()
+            # An agent that does not let go is left behind and logged; the run ends all the same.
+            done, left = await asyncio.wait({iteration, *triggers}, timeout=STOP_GRACE)
+            if left:
+                logger.error(
+                    "an agent did not stop when it was cancelled", extra={"run_id": str(self.run_id)}
+                )
+        if self._log.stuck.is_set():
+            return StorageUnavailable()
+        if iteration in done and not iteration.cancelled() and (raised := iteration.exception()) is not None:
+            return raised if isinstance(raised, DragomanError) else _incident(self.run_id, raised)
+        return None
+
+    async def _feed(self, agent_run: AgentRun) -> None:
+        async with aclosing(agent_run.events()) as events:
+            async for event in events:
+                self._log.append(event)
+                await self._log.room()
+
+    async def _end(self, outcome: Outcome, defect: DragomanError | None) -> None:
+        if defect is not None and outcome.status != "completed":
+            outcome.status, outcome.error = "failed", defect
+        total = totals(outcome.calls, self._currency)
+        step, event = terminal.last_event(
+            outcome, total, self._cancellation, defect or Internal(str(ids.new_id()))
+        )
+        status = states.advance(self._run.status, step)
+        if status is None:
+            raise AssertionError(f"a run cannot {step} when it is {self._run.status}")
+        end_time = utcnow()
+
+        async def store(chunk: EventChunk) -> None:
+            await self._store_end(
+                RunEnd(
+                    run_id=self.run_id,
+                    session_id=self.session_id,
+                    owner=self._run.owner,
+                    status=status,
+                    end_time=end_time,
+                    chunk=chunk,
+                    totals=total,
+                    messages=tuple(outcome.messages),
+                    media=tuple(outcome.media),
+                    calls=tuple(outcome.calls),
+                )
+            )
+
+        last = await self._log.finish(event, store)
+        self._run = replace(
+            self._run,
+            status=status,
+            update_time=end_time,
+            end_time=end_time if status.final else None,
+            last_sequence=self._log.last_sequence,
+            totals=total,
+            last_event=last,
+        )
+        logger.info(
+            "run ended",
+            extra={
+                "run_id": str(self.run_id),
+                "agent": self._run.agent_name,
+                "status": str(status),
+                "model_calls": total.model_calls,
+                "total_tokens": total.usage.total_tokens,
+                "events": self._log.last_sequence,
+            },
+        )
+        self._ended.set_result(self._run)
+
+    async def _store_end(self, end: RunEnd) -> None:
+        """Offers the end to the store again and again: it is idempotent, and nothing else frees the session."""
+        for attempt in range(1, END_ATTEMPTS + 1):
+            try:
+                await self._store.end_run(end)
+            except StorageUnavailable:
+                if attempt == END_ATTEMPTS:
+                    raise
+                await asyncio.sleep(min(0.5 * 2**attempt, 5.0))
+            else:
+                return
+
+    def _give_up(self, error: DragomanError) -> None:
+        logger.error("a run could not be stored", extra={"run_id": str(self.run_id), "reason": error.reason})
+        self._log.fail(error)
+        with contextlib.suppress(asyncio.InvalidStateError):
+            self._ended.set_exception(error)
+
+
+def _incident(run_id: UUID, error: BaseException | None = None) -> Internal:
+    incident = str(ids.new_id())
+    logger.error(
+        "a run failed by a defect",
+        exc_info=error or True,
+        extra={"run_id": str(run_id), "incident_id": incident},
+    )
+    return Internal(incident)

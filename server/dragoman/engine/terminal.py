@@ -1,0 +1,111 @@
+"""The events that begin and end a run, built from what came of it."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from google.protobuf import json_format
+
+from dragoman import wire
+from dragoman.engine.ports import Outcome, RunOrder
+from dragoman.engine.states import Step
+from dragoman.errors import DragomanError
+from dragoman.records import Totals
+from dragoman.status import to_status
+from dragoman.v1 import event_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Why, and by whom, a run was ended."""
+
+    reason: event_pb2.CancelReason.ValueType
+    by: str = ""
+    """A principal; empty when the server did it."""
+    note: str = ""
+
+
+def run_started(order: RunOrder, model: str, provider: str) -> event_pb2.RunEvent:
+    """The first event of every run."""
+    return event_pb2.RunEvent(
+        run_started=event_pb2.RunStarted(
+            run_id=str(order.run_id),
+            session_id=str(order.session.id),
+            agent_name=order.agent_name,
+            model=model,
+            provider=provider,
+        )
+    )
+
+
+def completed(outcome: Outcome, totals: Totals) -> event_pb2.RunEvent:
+    """The run ended by itself."""
+    event = event_pb2.RunCompleted(
+        content=outcome.content,
+        finish_reason=outcome.finish_reason,
+        usage=wire.token_usage(totals.usage),
+        cost=wire.total_cost(totals),
+        model_calls=totals.model_calls,
+        message_ids=wire.ids(outcome.messages),
+    )
+    if outcome.structured is not None:
+        json_format.ParseDict(cast(Any, outcome.structured), event.structured_content)
+    return event_pb2.RunEvent(run_completed=event)
+
+
+def failed(outcome: Outcome, totals: Totals, error: DragomanError) -> event_pb2.RunEvent:
+    """The run ended by an error."""
+    return event_pb2.RunEvent(
+        run_failed=event_pb2.RunFailed(
+            error=to_status(error),
+            content=outcome.content,
+            usage=wire.token_usage(totals.usage),
+            cost=wire.total_cost(totals),
+            model_calls=totals.model_calls,
+            message_ids=wire.ids(outcome.messages),
+        )
+    )
+
+
+def cancelled(outcome: Outcome, totals: Totals, cancellation: Cancellation) -> event_pb2.RunEvent:
+    """The run was ended."""
+    return event_pb2.RunEvent(
+        run_cancelled=event_pb2.RunCancelled(
+            reason=cancellation.reason,
+            cancelled_by=cancellation.by,
+            note=cancellation.note,
+            content=outcome.content,
+            usage=wire.token_usage(totals.usage),
+            cost=wire.total_cost(totals),
+            model_calls=totals.model_calls,
+            message_ids=wire.ids(outcome.messages),
+        )
+    )
+
+
+def paused(outcome: Outcome, totals: Totals) -> event_pb2.RunEvent:
+    """The run waits for a person or for the caller."""
+    return event_pb2.RunEvent(
+        run_paused=event_pb2.RunPaused(
+            requirements=outcome.requirements,
+            usage=wire.token_usage(totals.usage),
+            cost=wire.total_cost(totals),
+            model_calls=totals.model_calls,
+        )
+    )
+
+
+def last_event(
+    outcome: Outcome, totals: Totals, cancellation: Cancellation | None, fallback: DragomanError
+) -> tuple[Step, event_pb2.RunEvent]:
+    """The one event that ends or pauses the run, and the step that it stands for.
+
+    An agent that ended by itself before a cancel reached it has completed. One that neither ended nor was cancelled has
+    failed with `fallback`.
+    """
+    if outcome.status == "completed":
+        return Step.COMPLETE, completed(outcome, totals)
+    if outcome.status == "paused" and cancellation is None:
+        return Step.PAUSE, paused(outcome, totals)
+    if cancellation is not None:
+        return Step.CANCEL, cancelled(outcome, totals, cancellation)
+    return Step.FAIL, failed(outcome, totals, outcome.error or fallback)
