@@ -1,9 +1,10 @@
 """A word as a picture, and the word that stands in a picture.
 
 `render_png` writes a word of Latin letters into a PNG with the bitmap font of `_font`. `read_word` decodes a PNG's
-pixels, takes the commonest brightness for the paper and what differs from it for ink, finds the size of the font's squares by the
-distances between the ink's edges, and compares each letter's squares with the font's. It reads dark on light and
-light on dark, at any whole scale and any place in the picture. A picture of anything else has no word: None.
+pixels, takes the commonest brightness for the paper and what differs from it for ink, finds the size of the font's
+squares by the distances between the ink's edges, and compares each letter's squares with the font's. It reads dark
+on light and light on dark, at any whole scale and any place in the picture. A picture of anything else has no
+word: None.
 """
 
 import math
