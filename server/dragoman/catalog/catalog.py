@@ -1,0 +1,189 @@
+"""The Catalog: what is served, whether it accepts what a caller sent, and a fresh Agno agent for each run.
+
+A hook that raises Invalid, or another ValueError, refuses the caller's input. Anything else that an agent's code
+raises is logged with its traceback, and the caller is told AgentFailed.
+"""
+
+import logging
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
+
+from agno.agent import Agent
+from pydantic import BaseModel, ValidationError
+
+from dragoman.agents import BaseAgent, Caller, Invalid, RunSetup
+from dragoman.catalog import inputs as reading
+from dragoman.catalog.entry import Entry
+from dragoman.engine.ports import JsonObject, RunDraft, RunOrder
+from dragoman.errors import AgentFailed, AgentNotFound, DragomanError, InvalidInput, Violation
+from dragoman.records import Owner
+from dragoman.v1 import agent_service_pb2
+
+_log = logging.getLogger(__name__)
+
+_SESSION_FIELDS = frozenset({"inputs"})
+_OUTDATED = Violation(
+    "session_id", "the inputs of this session do not suit the agent any more; make a new session"
+)
+_RUN_FIELDS = frozenset({"inputs", "message", "media"})
+
+
+class Catalog:
+    """The agents that are served, by name. Satisfies `engine.ports.Catalog`, and builds agents for the runner."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries = {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """All, by name, with where each came from."""
+        return tuple(self._entries.values())
+
+    def agents(self) -> Sequence[agent_service_pb2.Agent]:
+        """All, by name."""
+        return tuple(entry.proto for entry in self._entries.values())
+
+    def agent(self, name: str) -> agent_service_pb2.Agent:
+        """One. Raises AgentNotFound."""
+        return self._entry(name).proto
+
+    def history_runs(self, name: str) -> int | None:
+        """How many earlier runs of a session the agent sees; None for all. Raises AgentNotFound."""
+        return self._entry(name).agent.history_runs
+
+    async def accept_session(self, name: str, inputs: JsonObject, owner: Owner) -> JsonObject:
+        """The inputs as the agent's CreateSessionModel and `validate_create_session` accept them.
+
+        Raises AgentNotFound, InvalidInput with paths below `inputs`, AgentFailed when the agent's own code raises.
+        """
+        agent = self._entry(name).agent
+        accepted = _parsed(agent, agent.CreateSessionModel, inputs)
+        await _hook(agent, agent.validate_create_session(accepted, _caller(owner)), _SESSION_FIELDS)
+        return reading.stored(accepted)
+
+    async def accept_run(self, draft: RunDraft) -> JsonObject:
+        """`draft.inputs` as the agent's RequestModel and `validate_run` accept them.
+
+        Raises AgentNotFound, AgentFailed, and InvalidInput with paths below `inputs`, at `message`, at `media[i]`, or
+        at `session_id` where the session, or the lack of one, does not suit the agent.
+        """
+        agent = self._entry(draft.agent_name).agent
+        violations = _media_violations(agent, draft)
+        try:
+            accepted = _parsed(agent, agent.RequestModel, dict(draft.inputs))
+        except InvalidInput as error:
+            raise InvalidInput([*violations, *error.violations]) from None
+        if violations:
+            raise InvalidInput(violations)
+        setup = RunSetup(
+            caller=_caller(draft.owner),
+            message=draft.message,
+            inputs=accepted,
+            session_inputs=await self._session_inputs(agent, draft),
+            session_id=draft.session.id if draft.session else None,
+            media=tuple(medium.kind for medium in draft.media),
+            metadata=dict(draft.metadata),
+        )
+        await _hook(agent, agent.validate_run(setup), _RUN_FIELDS)
+        return reading.stored(accepted)
+
+    def build(self, name: str, order: RunOrder) -> Agent:
+        """A fresh agent, prepared for the run. Raises AgentNotFound, and AgentFailed when the agent's code raises."""
+        agent = self._entry(name).agent
+        try:
+            setup = RunSetup(
+                caller=_caller(order.owner),
+                message=order.message,
+                inputs=reading.restore(agent.RequestModel, order.inputs),
+                session_inputs=reading.restore(agent.CreateSessionModel, order.session.inputs),
+                session_id=order.session.id,
+                run_id=order.run_id,
+                media=tuple(medium.kind for medium in order.media),
+                metadata=dict(order.metadata),
+            )
+            built = agent.build_agent()
+            agent.prepare(built, setup)
+        except Exception as error:
+            raise _failed(agent, error) from error
+        if built.name is None:
+            built.name = name
+        return built
+
+    def _entry(self, name: str) -> Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise AgentNotFound(name) from None
+
+    async def _session_inputs(self, agent: BaseAgent[Any, Any], draft: RunDraft) -> BaseModel:
+        """Those of the run's session; of a session that is still to be made, the defaults."""
+        inputs = draft.session.inputs if draft.session else await self._defaults(agent, draft.owner)
+        model: type[BaseModel] = agent.CreateSessionModel
+        try:
+            return reading.restore(model, inputs)
+        except ValidationError:
+            raise InvalidInput([_OUTDATED]) from None
+        except Exception as error:
+            raise _failed(agent, error) from error
+
+    async def _defaults(self, agent: BaseAgent[Any, Any], owner: Owner) -> JsonObject:
+        try:
+            return await self.accept_session(agent.name, {}, owner)
+        except InvalidInput as error:
+            wanted = "; ".join(f"{broken.field}: {broken.description}" for broken in error.violations)
+            reason = f"is required: sessions of this agent are made with inputs ({wanted})"
+            raise InvalidInput([Violation("session_id", reason)]) from None
+
+
+def _media_violations(agent: BaseAgent[Any, Any], draft: RunDraft) -> list[Violation]:
+    accepted = " and ".join(f"{kind}s" if kind != "audio" else kind for kind in agent.accepted_media)
+    reason = f"this agent accepts {accepted} only" if accepted else "this agent accepts no media"
+    return [
+        Violation(f"media[{index}]", reason)
+        for index, medium in enumerate(draft.media)
+        if medium.kind not in agent.accepted_media
+    ]
+
+
+def _parsed(agent: BaseAgent[Any, Any], model: type[BaseModel], inputs: JsonObject) -> BaseModel:
+    """The inputs as the model, whose validators are the author's code and may raise anything."""
+    try:
+        return reading.parse(model, inputs)
+    except DragomanError:
+        raise
+    except Exception as error:
+        raise _failed(agent, error) from error
+
+
+async def _hook(agent: BaseAgent[Any, Any], answer: Awaitable[None], fields: frozenset[str]) -> None:
+    """Awaits a validation hook. `fields`: what its `Invalid` may name besides places below `inputs`."""
+    try:
+        await answer
+    except DragomanError:
+        raise
+    except ValidationError as error:
+        raise InvalidInput(reading.violations_of(error, None)) from None
+    except Invalid as error:
+        raise InvalidInput([Violation(_path(error.field, fields), error.description)]) from None
+    except ValueError as error:
+        raise InvalidInput([Violation(reading.ROOT, str(error) or "is refused by the agent")]) from None
+    except Exception as error:
+        raise _failed(agent, error) from error
+
+
+def _path(field: str, fields: frozenset[str]) -> str:
+    root = field.replace("[", ".").partition(".")[0]
+    if root in fields:
+        return field
+    if not field or field.startswith("["):
+        return reading.ROOT + field
+    return f"{reading.ROOT}.{field}"
+
+
+def _failed(agent: BaseAgent[Any, Any], error: Exception) -> AgentFailed:
+    _log.error("agent code raised", exc_info=error, extra={"agent_name": agent.name})
+    return AgentFailed(agent.name)
+
+
+def _caller(owner: Owner) -> Caller:
+    return Caller(owner.principal, owner.user)
