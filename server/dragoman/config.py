@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     rates_file: Path | None = None
     """TOML with exchange rates by date, instead of those that are shipped."""
 
+    max_rate_age_days: Annotated[int, Field(ge=1)] | None = None
+    """Warn when the newest exchange rate is older than so many days."""
+
     # Runs
     max_runs: Annotated[int, Field(ge=1)] = 1000
     """Concurrent runs in this process; more are refused."""

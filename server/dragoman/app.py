@@ -1,0 +1,170 @@
+"""The composition root: builds every room from the settings, wires them, and closes them in the right order.
+
+    settings ─► store ─► catalog ─► pricer ─► runner ─► engine ─► gRPC server
+
+Everything that can be wrong with a configuration is found before the port is opened, and told in one sentence as a
+`StartError`. On SIGTERM or SIGINT the server first says NOT_SERVING, starts nothing new, lets its runs finish within
+`drain_grace`, and ends the rest as drained; a second signal ends them at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dragoman.config import Settings, silence_agno
+from dragoman.errors import StorageUnavailable
+
+if TYPE_CHECKING:
+    from dragoman.engine import Engine
+    from dragoman.transport import GrpcServer
+
+logger = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start. The text is a sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server that has started says of itself."""
+
+    address: str
+    """`host:port` that clients connect to."""
+    agents: list[str]
+    database: str
+    """Kind of the database and, for a file, its name; never credentials."""
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that accepts calls."""
+
+    info: ServerInfo
+    engine: "Engine"
+    grpc: "GrpcServer"
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Server]:
+    """A server on the current event loop, drained and closed on leaving. Raises StartError."""
+    silence_agno()
+    # The rooms are heavy to import (Agno alone takes seconds): only here, so that a command that needs none is quick.
+    from dragoman.adapter import AgnoRunner, AgnoMessageView, SniffingInspector
+    from dragoman.catalog import CatalogError, load
+    from dragoman.engine import Engine
+    from dragoman.pricing import PriceFileError, Pricer
+    from dragoman.storage import SchemaOutdated, open_store
+    from dragoman.transport import GrpcServer
+
+    async with AsyncExitStack() as stack:
+        try:
+            catalog = await asyncio.to_thread(load, settings.agents, entry_points=settings.entry_points)
+        except CatalogError as error:
+            raise StartError(str(error)) from error
+        try:
+            pricer = Pricer.load(
+                currency=settings.currency,
+                prices_file=settings.prices_file,
+                rates_file=settings.rates_file,
+                max_rate_age_days=settings.max_rate_age_days,
+            )
+        except PriceFileError as error:
+            raise StartError(str(error)) from error
+        store = open_store(
+            settings.database_url,
+            connections=settings.database_connections,
+            sqlite_synchronous=settings.sqlite_synchronous,
+        )
+        stack.push_async_callback(store.close)
+        try:
+            await store.open(migrate=migrate)
+        except SchemaOutdated as error:
+            raise StartError(f"{error}; run `dragoman migrate`, or start with --migrate") from error
+        except StorageUnavailable as error:
+            raise StartError("the database does not answer; see the log above for what it said") from error
+        runner = AgnoRunner(
+            catalog,
+            store,
+            pricer,
+            model_timeout=settings.model_timeout,
+            model_retries=settings.model_retries,
+        )
+        stack.push_async_callback(runner.close)
+        engine = Engine(
+            catalog=catalog,
+            runner=runner,
+            store=store,
+            pricer=pricer,
+            max_runs=settings.max_runs,
+            flush_interval=settings.flush_interval,
+            lease=settings.lease,
+        )
+        await engine.open()
+        stack.push_async_callback(engine.close)
+        server = GrpcServer(
+            settings,
+            engine=engine,
+            catalog=catalog,
+            store=store,
+            view=AgnoMessageView(),
+            inspector=SniffingInspector(settings.max_media_bytes),
+        )
+        try:
+            port = await server.start()
+        except OSError as error:
+            raise StartError(str(error)) from error
+        stack.push_async_callback(server.stop)
+        info = ServerInfo(
+            address=f"{settings.host}:{port}",
+            agents=[agent.name for agent in catalog.agents()],
+            database=store.description,
+            currency=pricer.currency,
+        )
+        yield Server(info, engine, server)
+
+
+async def serve(
+    settings: Settings, *, migrate: bool = False, started: Callable[[ServerInfo], None] | None = None
+) -> None:
+    """Runs a server until SIGTERM or SIGINT, then drains it. Raises StartError."""
+    stopping, hurried = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stopping.is_set():
+            hurried.set()
+        logger.info("stopping", extra={"signal": signal.Signals(number).name})
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    async with running(settings, migrate=migrate) as server:
+        logger.info("serving", extra={"address": server.info.address, "agents": server.info.agents})
+        if started is not None:
+            started(server.info)
+        await stopping.wait()
+        server.grpc.set_serving(False)
+        draining = asyncio.create_task(server.engine.drain(settings.drain_grace), name="drain")
+        hurry = asyncio.create_task(hurried.wait(), name="hurry")
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurry):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    logger.info("stopped")
+
+
+def run(
+    settings: Settings, *, migrate: bool = False, started: Callable[[ServerInfo], None] | None = None
+) -> None:
+    """`serve` on an event loop of its own (uvloop)."""
+    import uvloop
+
+    uvloop.run(serve(settings, migrate=migrate, started=started))
