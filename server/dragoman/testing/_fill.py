@@ -16,12 +16,27 @@ Schema = Mapping[str, Any]
 NUMBER_WORDS = {
     word: str(value)
     for value, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+        ]
     )
 }
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w|\.\d)")
-_QUOTED = re.compile(r"[\"“«](.+?)[\"”»]|(?<!\w)'(.+?)'(?!\w)")
+QUOTED = re.compile(r"[\"“«](.+?)[\"”»]|(?<!\w)'(.+?)'(?!\w)")
+"""A text in quotation marks; one of the groups is what stands between them."""
 _NAME = re.compile(r"\b[A-ZÀ-Þ][\w'’-]*(?:\s+[A-ZÀ-Þ][\w'’-]*)*")
 _PHRASE = re.compile(
     r"\b(?:in|for|of|at|to|about|on|from|with|that|saying|called|named)\s+(.+?)\s*[.?!]*\Z", re.IGNORECASE
@@ -52,7 +67,33 @@ _NAMELIKE = {
     "subject",
 }
 _OPENERS = frozenset(
-    ["What", "Which", "Who", "How", "Is", "Are", "Tell", "Give", "Show", "Please", "Can", "Could", "Then", "And", "The", "A", "An", "I", "Look", "Get", "Find", "Say", "Ask", "Use", "Call"]
+    [
+        "What",
+        "Which",
+        "Who",
+        "How",
+        "Is",
+        "Are",
+        "Tell",
+        "Give",
+        "Show",
+        "Please",
+        "Can",
+        "Could",
+        "Then",
+        "And",
+        "The",
+        "A",
+        "An",
+        "I",
+        "Look",
+        "Get",
+        "Find",
+        "Say",
+        "Ask",
+        "Use",
+        "Call",
+    ]
 )
 
 MISSING: Any = object()
@@ -165,7 +206,7 @@ def _beside(name: str, schema: Schema, source: _Source) -> Any:
             text = source.take(_NUMBER, near=spoken)
             return MISSING if text is None else _number(text, schema)
         case "string" if "format" not in schema:
-            text = source.take(_QUOTED, near=spoken)
+            text = source.take(QUOTED, near=spoken)
             if text is None:
                 text = source.take(re.compile(rf"(?<=\b{re.escape(name)}[=:])\s*([^\s,;]+)", re.IGNORECASE))
             return MISSING if text is None else _bounded(text, schema)
@@ -210,7 +251,7 @@ def _string(name: str, schema: Schema, source: _Source, *, wanted: bool) -> Any:
     if schema.get("format") in _FORMATS:
         pattern, _ = _FORMATS[schema["format"]]
         return source.take(pattern) or MISSING
-    text = source.take(_QUOTED) if wanted else None
+    text = source.take(QUOTED) if wanted else None
     if text is None and wanted:
         words = set(name.lower().split("_"))
         if words & {"expression", "formula", "equation"}:
@@ -218,7 +259,7 @@ def _string(name: str, schema: Schema, source: _Source, *, wanted: bool) -> Any:
         elif words & _NAMELIKE:
             text = _name(source)
         else:
-            text = source.take(_PHRASE) or _name(source)
+            text = source.take(_PHRASE) or _name(source) or source.take(_NUMBER)
     return MISSING if text is None else _bounded(text.strip(), schema)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dragoman.testing._fill import NUMBER_WORDS, fill
+from dragoman.testing._fill import NUMBER_WORDS, QUOTED, fill
 from dragoman.testing.picture import UnreadablePicture, read_word
 
 
@@ -87,13 +87,23 @@ def reply(conversation: Conversation, tools: Sequence[Tool]) -> Reply:
     return _converse(conversation.said)
 
 
+_THEN = re.compile(r"[,;.]?\s*\b(?:and\s+)?(?:then|after that|afterwards)\b[,:]?\s*", re.IGNORECASE)
+_AND = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+(?:also\s+)?|\s*;\s*|(?<=[.?!])\s+", re.IGNORECASE)
+
+
 def steps(text: str) -> list[list[str]]:
-    """The text cut at "then", each part cut at "and", commas and ends of sentences."""
-    parts = re.split(
-        r"[,;.]?\s*\b(?:and\s+)?(?:then|after that|afterwards)\b[,:]?\s*", text, flags=re.IGNORECASE
+    """The text cut at "then", each part cut at "and", commas and ends of sentences; never within quotation marks."""
+    quotations = [match.group() for match in QUOTED.finditer(text)]
+    places = iter(range(len(quotations)))
+    masked = QUOTED.sub(lambda _: f"\0{next(places)}\0", text)
+
+    def unmasked(part: str) -> str:
+        return re.sub(r"\0(\d+)\0", lambda match: quotations[int(match.group(1))], part)
+
+    parts = (
+        [unmasked(part) for part in _AND.split(step) if part.strip(" .?!,")] for step in _THEN.split(masked)
     )
-    joint = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+(?:also\s+)?|\s*;\s*|(?<=[.?!])\s+", re.IGNORECASE)
-    return [fragments for part in parts if (fragments := [f for f in joint.split(part) if f.strip(" .?!,")])]
+    return [part for part in parts if part]
 
 
 def _calls(fragments: Sequence[str], tools: Sequence[Tool], previous: Result | None) -> tuple[Call, ...]:
@@ -178,7 +188,82 @@ def _score(tool: Tool, words: frozenset[str]) -> int:
 
 
 _STOP = frozenset(
-    ["a", "an", "and", "any", "are", "as", "at", "be", "but", "by", "can", "could", "current", "do", "does", "for", "from", "get", "give", "given", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its", "let", "list", "make", "me", "my", "number", "numbers", "of", "on", "one", "or", "our", "out", "please", "return", "run", "say", "show", "so", "some", "tell", "text", "that", "the", "their", "then", "this", "to", "two", "use", "user", "value", "was", "we", "what", "when", "where", "which", "who", "will", "with", "would", "you", "your"]
+    [
+        "a",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "but",
+        "by",
+        "can",
+        "could",
+        "current",
+        "do",
+        "does",
+        "for",
+        "from",
+        "get",
+        "give",
+        "given",
+        "has",
+        "have",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "let",
+        "list",
+        "make",
+        "me",
+        "my",
+        "number",
+        "numbers",
+        "of",
+        "on",
+        "one",
+        "or",
+        "our",
+        "out",
+        "please",
+        "return",
+        "run",
+        "say",
+        "show",
+        "so",
+        "some",
+        "tell",
+        "text",
+        "that",
+        "the",
+        "their",
+        "then",
+        "this",
+        "to",
+        "two",
+        "use",
+        "user",
+        "value",
+        "was",
+        "we",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
 )
 _SAME = {
     "plus": "add",
