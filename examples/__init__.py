@@ -1,0 +1,1 @@
+"""Agents that really run, offline or with Claude: see README.md."""

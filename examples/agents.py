@@ -1,0 +1,7 @@
+"""All example agents: `dragoman serve --agents examples.agents:agents`."""
+
+from examples.example import Example
+from examples.toolbox import toolbox
+from examples.vision import Vision
+
+agents = [Example, toolbox(), Vision]
