@@ -7,8 +7,10 @@ schema always give the same values.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from datetime import time as clock_time
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -34,7 +36,7 @@ NUMBER_WORDS = {
     )
 }
 
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?!\w|\.\d)")
+_NUMBER = re.compile(r"(?<![\w.])-?\d{1,15}(?:\.\d{1,15})?(?!\w|\.\d)")
 QUOTED = re.compile(r"[\"“«](.+?)[\"”»]|(?<!\w)'(.+?)'(?!\w)")
 """A text in quotation marks; one of the groups is what stands between them."""
 _NAME = re.compile(r"\b[A-ZÀ-Þ][\w'’-]*(?:\s+[A-ZÀ-Þ][\w'’-]*)*")
@@ -44,7 +46,10 @@ _PHRASE = re.compile(
 _FORMULA = re.compile(r"[\d(][\d\s+*/().^%-]*[\d)]")
 _FORMATS = {
     "date": (re.compile(r"\b\d{4}-\d{2}-\d{2}\b"), "2000-01-01"),
-    "date-time": (re.compile(r"\b\d{4}-\d{2}-\d{2}T[\d:.]+(?:Z|[+-]\d{2}:\d{2})?"), "2000-01-01T00:00:00Z"),
+    "date-time": (
+        re.compile(r"\b\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}:\d{2})?"),
+        "2000-01-01T00:00:00Z",
+    ),
     "time": (re.compile(r"\b\d{2}:\d{2}(?::\d{2})?\b"), "00:00:00"),
     "email": (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]*\w"), "someone@example.com"),
     "uri": (re.compile(r"https?://\S*\w/?"), "https://example.com/"),
@@ -52,6 +57,11 @@ _FORMATS = {
         re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE),
         "00000000-0000-4000-8000-000000000000",
     ),
+}
+_MOMENTS: Mapping[str, Callable[[str], object]] = {
+    "date": date.fromisoformat,
+    "date-time": datetime.fromisoformat,
+    "time": clock_time.fromisoformat,
 }
 _NAMELIKE = {
     "city",
@@ -250,7 +260,8 @@ def _truth(name: str, text: str) -> Any:
 def _string(name: str, schema: Schema, source: _Source, *, wanted: bool) -> Any:
     if schema.get("format") in _FORMATS:
         pattern, _ = _FORMATS[schema["format"]]
-        return source.take(pattern) or MISSING
+        text = source.take(pattern)
+        return MISSING if text is None or not _is_moment(text, schema["format"]) else text
     text = source.take(QUOTED) if wanted else None
     if text is None and wanted:
         words = set(name.lower().split("_"))
@@ -261,6 +272,18 @@ def _string(name: str, schema: Schema, source: _Source, *, wanted: bool) -> Any:
         else:
             text = source.take(_PHRASE) or _name(source) or source.take(_NUMBER)
     return MISSING if text is None else _bounded(text.strip(), schema)
+
+
+def _is_moment(text: str, kind: str) -> bool:
+    """False for what looks like a date or a time but is none, such as 2025-02-30."""
+    reader = _MOMENTS.get(kind)
+    if reader is None:
+        return True
+    try:
+        reader(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(source: _Source) -> str | None:

@@ -15,6 +15,12 @@ from typing import Any
 from dragoman.testing._fill import NUMBER_WORDS, QUOTED, fill
 from dragoman.testing.picture import UnreadablePicture, read_word
 
+LOOKED_AT = 4000
+"""Characters of a message that are searched for requests."""
+
+_QUOTED_LENGTH = 300
+"""Characters of a message or a result that are said again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -68,7 +74,7 @@ class Reply:
 def reply(conversation: Conversation, tools: Sequence[Tool]) -> Reply:
     """The model's next turn."""
     text = conversation.said[-1] if conversation.said else ""
-    planned = steps(text)
+    planned = steps(text[:LOOKED_AT])
     # A step in which nothing is to be called takes no round: the next one is looked at instead.
     done = 0
     for number, step in enumerate(planned):
@@ -93,6 +99,7 @@ _AND = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+(?:also\s+)?|\s*;\s*|(?<=[.?!])\
 
 def steps(text: str) -> list[list[str]]:
     """The text cut at "then", each part cut at "and", commas and ends of sentences; never within quotation marks."""
+    text = text.replace("\0", "")  # it marks the places below
     quotations = [match.group() for match in QUOTED.finditer(text)]
     places = iter(range(len(quotations)))
     masked = QUOTED.sub(lambda _: f"\0{next(places)}\0", text)
@@ -313,7 +320,7 @@ def _last_number(text: str) -> str | None:
 def _from_results(results: Sequence[Result]) -> str:
     sentences = []
     for result in results:
-        text = " ".join(result.text.split()).rstrip(".")
+        text = _short(result.text).rstrip(".")
         sentences.append(f"{result.tool} failed: {text}." if result.failed else f"{result.tool} gave {text}.")
     return " ".join(sentences)
 
@@ -329,9 +336,9 @@ def _describe(picture: bytes | None) -> str:
 
 
 def _converse(said: Sequence[str]) -> Reply:
-    text = said[-1] if said else ""
-    earlier = said[:-1]
-    question = text.lower()
+    text = said[-1].strip() if said else ""
+    earlier = [_short(one) for one in said[:-1]]
+    question = text[:LOOKED_AT].lower()
     if re.search(r"\bmy name\b.*\?|\bwho am i\b", question):
         pattern = re.compile(r"\b[Mm]y name is ([\w'-]+)|\bI am ([A-Z]\w+)")
         names = [match for one in earlier for match in pattern.findall(one)]
@@ -342,10 +349,10 @@ def _converse(said: Sequence[str]) -> Reply:
         r"\b(?:i|we)\b.*\b(?:say|said|ask|asked|tell|told|write|wrote|mention|mentioned)\b", question
     ):
         return Reply("The question is about earlier messages.", _recall(question, earlier))
-    if not text.strip():
+    if not text:
         return Reply("There is nothing to go by.", "You have not said anything.")
     number = f"This is your message number {len(said)}." if earlier else "This is your first message."
-    return Reply("Nothing is to be done but answer.", f"I understand: “{text.strip()}”. {number}")
+    return Reply("Nothing is to be done but answer.", f"I understand: “{_short(text)}”. {number}")
 
 
 def _recall(question: str, earlier: Sequence[str]) -> str:
@@ -356,3 +363,9 @@ def _recall(question: str, earlier: Sequence[str]) -> str:
     if re.search(r"\blast\b|\bbefore\b|\bjust\b|\bprevious", question):
         return f"Before that you said: {earlier[-1]}"
     return "You said: " + " / ".join(earlier)
+
+
+def _short(text: str) -> str:
+    """The text on one line, the end of a long one left out."""
+    line = " ".join(text.split())
+    return line if len(line) <= _QUOTED_LENGTH else f"{line[: _QUOTED_LENGTH - 1]}…"

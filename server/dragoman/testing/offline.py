@@ -29,7 +29,7 @@ from pydantic import BaseModel, ValidationError
 
 from dragoman.records import TokenUsage
 from dragoman.testing._fill import fill
-from dragoman.testing._responder import Conversation, Reply, Result, Tool, reply
+from dragoman.testing._responder import LOOKED_AT, Conversation, Reply, Result, Tool, reply
 from dragoman.testing._usage import metrics
 
 __all__ = ["OfflineModel", "count_tokens"]
@@ -186,7 +186,7 @@ def _structured(asked: Any, conversation: Conversation, turn: Reply) -> tuple[st
 
     A rule that the schema cannot tell, or that is a pattern, may be broken: then there is JSON, but no object.
     """
-    said = conversation.said[-1] if conversation.said else ""
+    said = conversation.said[-1][:LOOKED_AT] if conversation.said else ""
     known = f"{said} {turn.text}" if conversation.results or conversation.pictures else said
     values = fill(_schema(asked), known, rest=known).values
     text = json.dumps(values, ensure_ascii=False)
