@@ -15,26 +15,8 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
-NUMBER_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-        ]
-    )
-}
+_NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve"
+NUMBER_WORDS = {word: str(value) for value, word in enumerate(re.findall(r"\w+", _NUMBER_WORDS))}
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d{1,15}(?:\.\d{1,15})?(?!\w|\.\d)")
 QUOTED = re.compile(r"[\"“«](.+?)[\"”»]|(?<!\w)'(.+?)'(?!\w)")
@@ -63,47 +45,14 @@ _MOMENTS: Mapping[str, Callable[[str], object]] = {
     "date-time": datetime.fromisoformat,
     "time": clock_time.fromisoformat,
 }
-_NAMELIKE = {
-    "city",
-    "name",
-    "place",
-    "location",
-    "country",
-    "person",
-    "who",
-    "title",
-    "town",
-    "author",
-    "subject",
-}
+_NAMELIKE = frozenset(
+    re.findall(r"\w+", "city name place location country person who title town author subject")
+)
 _OPENERS = frozenset(
-    [
-        "What",
-        "Which",
-        "Who",
-        "How",
-        "Is",
-        "Are",
-        "Tell",
-        "Give",
-        "Show",
-        "Please",
-        "Can",
-        "Could",
-        "Then",
-        "And",
-        "The",
-        "A",
-        "An",
-        "I",
-        "Look",
-        "Get",
-        "Find",
-        "Say",
-        "Ask",
-        "Use",
-        "Call",
-    ]
+    re.findall(
+        r"\w+",
+        "What Which Who How Is Are Tell Give Show Please Can Could Then And The A An I Look Get Find Say Ask Use Call",
+    )
 )
 
 MISSING: Any = object()

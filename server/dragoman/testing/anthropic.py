@@ -107,6 +107,7 @@ class FakeAnthropic:
         route = Route("/v1/messages", _Endpoint(self._serve), methods=["POST"])
         config = uvicorn.Config(
             Starlette(routes=[route]),
+            http="h11",
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -136,7 +137,7 @@ class FakeAnthropic:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its body to its recorded end."""
-        raw = b""
+        raw = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -145,7 +146,7 @@ class FakeAnthropic:
             if not message["more_body"]:
                 break
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        record = Recorded(raw=raw, headers=headers, start_time=time.monotonic())
+        record = Recorded(raw=bytes(raw), headers=headers, start_time=time.monotonic())
         self.requests.append(record)
         number = len(self.requests)
         async with self._arrived:
@@ -156,8 +157,10 @@ class FakeAnthropic:
     async def _watch(self, record: Recorded, reply: "_Reply", left: "asyncio.Task[None]") -> None:
         """Let the answer be sent until it ends, the client leaves, or the fake is closed: whichever is first."""
         stopped = asyncio.create_task(self._stopping.wait())
+        tasks: list[asyncio.Task[Any]] = [left, stopped]
         try:
             answer = asyncio.create_task(reply.send(self._answer_to(record)))
+            tasks.append(answer)
             await asyncio.wait((answer, left, stopped), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 answer.result()
@@ -168,7 +171,7 @@ class FakeAnthropic:
                 reply.cut()
                 await left  # only when the connection is gone may the handler return without an answer's end
         finally:
-            await _cancelled(left, stopped)
+            await _cancelled(*tasks)
             record.end(Outcome.REFUSED)  # `respond` raised: the client gets a bare 500
 
     def _answer_to(self, record: Recorded) -> Answer:
