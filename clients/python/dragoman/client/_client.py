@@ -1,0 +1,279 @@
+"""The door: one client, one channel, a method for each thing that can be asked of the server."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from dragoman.client._channel import is_loopback
+from dragoman.client._link import Link
+from dragoman.client._pages import rows
+from dragoman.client._requests import (
+    DIMENSIONS,
+    ORDERS,
+    STATES,
+    EventDetail,
+    Inputs,
+    MessageOrder,
+    RunState,
+    UsageDimension,
+    run_request,
+    session_id,
+    struct,
+    timestamp,
+)
+from dragoman.client._run import RunStream
+from dragoman.v1 import (
+    agent_service_pb2,
+    message_pb2,
+    run_service_pb2,
+    session_service_pb2,
+    usage_service_pb2,
+)
+
+Session: TypeAlias = session_service_pb2.Session
+Run: TypeAlias = run_service_pb2.Run
+
+
+class Dragoman:
+    """A client of one server. Use it with `async with`, within one event loop, for many calls at the same time.
+
+    `target` is `host:port`; the channel is plaintext, meant for a server on this machine. `api_key` is sent with every
+    call, so it is refused for a target elsewhere. `timeout`: seconds for each call but runs (None: no limit); a run
+    takes as long as it takes unless its own call says otherwise.
+
+    Every method raises DragomanError, or the subclass that fits. Wherever a session is asked for, its id will do.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        api_key: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        if api_key is not None and not is_loopback(target):
+            raise ValueError("an API key is not sent over a plaintext channel to another machine")
+        self._target = target
+        self._timeout = timeout
+        self._api_key = api_key
+        self._open: Link | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._open is not None:
+            raise RuntimeError("the client is open already")
+        self._open = Link(self._target, self._api_key, self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        link, self._open = self._open, None
+        if link is not None:
+            await link.channel.close()
+
+    # Agents
+
+    async def list_agents(self) -> list[agent_service_pb2.Agent]:
+        """All agents and teams, by name."""
+        response = await self._link.call(self._link.agents.ListAgents, agent_service_pb2.ListAgentsRequest())
+        return list(response.agents)
+
+    async def get_agent(self, name: str) -> agent_service_pb2.Agent:
+        """One agent. Raises NotFound."""
+        response = await self._link.call(
+            self._link.agents.GetAgent, agent_service_pb2.GetAgentRequest(name=name)
+        )
+        return response.agent
+
+    # Sessions
+
+    async def create_session(
+        self,
+        agent: str,
+        *,
+        inputs: Inputs | None = None,
+        title: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Session:
+        """Makes a session with an agent. `inputs` are for the agent's own CreateSessionModel.
+
+        Raises NotFound, InvalidInput with every violation.
+        """
+        request = session_service_pb2.CreateSessionRequest(
+            agent_name=agent, inputs=struct(inputs), title=title, metadata=metadata
+        )
+        return (await self._link.call(self._link.sessions.CreateSession, request)).session
+
+    async def get_session(self, session: str) -> Session:
+        """One session by its id. Raises NotFound."""
+        request = session_service_pb2.GetSessionRequest(session_id=session)
+        return (await self._link.call(self._link.sessions.GetSession, request)).session
+
+    def list_sessions(self, *, agent: str = "", page_size: int = 0) -> AsyncIterator[Session]:
+        """Sessions (of one agent), the last updated first, fetched `page_size` at a time (0: as the server likes)."""
+
+        async def fetch(token: str) -> tuple[Iterable[Session], str]:
+            request = session_service_pb2.ListSessionsRequest(
+                agent_name=agent, page_size=page_size, page_token=token
+            )
+            response = await self._link.call(self._link.sessions.ListSessions, request)
+            return response.sessions, response.next_page_token
+
+        return rows(fetch)
+
+    async def update_session(
+        self, session: Session | str, *, title: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Session:
+        """Changes what is given; `metadata` replaces all labels. Raises NotFound, InvalidInput."""
+        request = session_service_pb2.UpdateSessionRequest(
+            session_id=session_id(session), title=title or "", metadata=metadata
+        )
+        if title is not None:
+            request.update_mask.paths.append("title")
+        if metadata is not None:
+            request.update_mask.paths.append("metadata")
+        return (await self._link.call(self._link.sessions.UpdateSession, request)).session
+
+    async def delete_session(self, session: Session | str) -> None:
+        """Deletes a session with its messages and runs. Raises NotFound, DragomanError (SESSION_BUSY)."""
+        request = session_service_pb2.DeleteSessionRequest(session_id=session_id(session))
+        await self._link.call(self._link.sessions.DeleteSession, request)
+
+    def list_messages(
+        self,
+        session: Session | str,
+        *,
+        run: str = "",
+        order: MessageOrder = "oldest",
+        include_members: bool = False,
+        inline_media: bool = False,
+        page_size: int = 0,
+    ) -> AsyncIterator[message_pb2.Message]:
+        """Messages of a session (of one run in it); `inline_media`: with the bytes of media, as far as they fit."""
+
+        async def fetch(token: str) -> tuple[Iterable[message_pb2.Message], str]:
+            request = session_service_pb2.ListMessagesRequest(
+                session_id=session_id(session),
+                run_id=run,
+                order=ORDERS[order],
+                include_members=include_members,
+                inline_media=inline_media,
+                page_size=page_size,
+                page_token=token,
+            )
+            response = await self._link.call(self._link.sessions.ListMessages, request)
+            return response.messages, response.next_page_token
+
+        return rows(fetch)
+
+    # Runs
+
+    def run(
+        self,
+        agent: str,
+        message: str = "",
+        *,
+        session: Session | str | None = None,
+        media: Sequence[message_pb2.MediaInput] = (),
+        inputs: Inputs | None = None,
+        metadata: Mapping[str, str] | None = None,
+        detail: EventDetail = "standard",
+        timeout: float | None = None,
+    ) -> RunStream:
+        """Starts a run and follows it. Without a session a new one is made, and `run_started` tells its id.
+
+        The run starts when the stream is entered or first read, and goes on when it is left. `timeout` ends the
+        following after so many seconds, with DeadlineExceeded.
+        """
+        request = run_request(agent, message, session, media, inputs, metadata, detail)
+        link = self._link
+        return RunStream(lambda: link.runs.Run(request, timeout=timeout, metadata=link.metadata))
+
+    async def execute(
+        self,
+        agent: str,
+        message: str = "",
+        *,
+        session: Session | str | None = None,
+        media: Sequence[message_pb2.MediaInput] = (),
+        inputs: Inputs | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> run_service_pb2.ExecuteResponse:
+        """The same run as one answer. A run that failed is an answer too: see `run.status` in it.
+
+        There is no time-out by default; when one passes, DeadlineExceeded is raised and the run goes on.
+        """
+        request = run_request(agent, message, session, media, inputs, metadata)
+        return await self._link.call_within(timeout, self._link.runs.Execute, request)
+
+    async def get_run(self, run: str) -> Run:
+        """One run by its id. Raises NotFound."""
+        response = await self._link.call(self._link.runs.GetRun, run_service_pb2.GetRunRequest(run_id=run))
+        return response.run
+
+    def list_runs(
+        self,
+        *,
+        session: Session | str | None = None,
+        agent: str = "",
+        status: RunState | None = None,
+        page_size: int = 0,
+    ) -> AsyncIterator[Run]:
+        """Runs, the newest first. Raises NotFound for an unknown session."""
+
+        async def fetch(token: str) -> tuple[Iterable[Run], str]:
+            request = run_service_pb2.ListRunsRequest(
+                session_id=session_id(session),
+                agent_name=agent,
+                status=STATES[status] if status else run_service_pb2.RUN_STATUS_UNSPECIFIED,
+                page_size=page_size,
+                page_token=token,
+            )
+            response = await self._link.call(self._link.runs.ListRuns, request)
+            return response.runs, response.next_page_token
+
+        return rows(fetch)
+
+    async def cancel_run(self, run: str, *, note: str = "") -> Run:
+        """Ends a run and returns it ended, or as it had ended before. Raises NotFound."""
+        request = run_service_pb2.CancelRunRequest(run_id=run, note=note)
+        return (await self._link.call(self._link.runs.CancelRun, request)).run
+
+    # Usage
+
+    def query_usage(
+        self,
+        by: Sequence[UsageDimension] = (),
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        agent: str = "",
+        session: Session | str | None = None,
+        page_size: int = 0,
+    ) -> AsyncIterator[usage_service_pb2.UsageGroup]:
+        """Totals of model calls that started in [start, end), a row per group; without `by` one row, the grand total."""
+        dimensions = [DIMENSIONS[each] for each in by]
+        start_time, end_time = timestamp(start), timestamp(end)
+
+        async def fetch(token: str) -> tuple[Iterable[usage_service_pb2.UsageGroup], str]:
+            request = usage_service_pb2.QueryUsageRequest(
+                group_by=dimensions,
+                start_time=start_time,
+                end_time=end_time,
+                agent_name=agent,
+                session_id=session_id(session),
+                page_size=page_size,
+                page_token=token,
+            )
+            response = await self._link.call(self._link.usage.QueryUsage, request)
+            return response.groups, response.next_page_token
+
+        return rows(fetch)
+
+    @property
+    def _link(self) -> Link:
+        if self._open is None:
+            raise RuntimeError("the client is not open: use it with `async with`")
+        return self._open

@@ -1,0 +1,167 @@
+"""What a caller may be told went wrong, read from `google.rpc.Status`.
+
+    DragomanError            any other code; `reason` tells which
+     ├─ InvalidInput         INVALID_ARGUMENT    what was sent breaks a rule; one violation per field
+     ├─ NotFound             NOT_FOUND           no such agent, session or run (or it is another owner's)
+     ├─ Unavailable          UNAVAILABLE         no server, no database, no model, or the server is stopping
+     ├─ DeadlineExceeded     DEADLINE_EXCEEDED   the time-out of this call passed
+     └─ RunFailed            asked for the text of a run that did not complete
+
+The same Status is the body of a failed call and of a `run_failed` event, so `from_status` reads both.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from dragoman.client._events import RunResult
+from dragoman.v1 import event_pb2
+
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule: `field` is a path such as `inputs.topics[2].name`, `description` a sentence."""
+
+    field: str
+    description: str
+
+
+class DragomanError(Exception):
+    """A call that failed.
+
+    `code` is gRPC's; `reason` the server's own UPPER_SNAKE word for it (`SESSION_BUSY`), empty when it was not the
+    server that spoke (no connection, a time-out); `message` a sentence for people; `metadata` the values in it;
+    `violations` the fields that break rules; `retry_after` the seconds after which a retry makes sense, None when the
+    same call would fail again.
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[Violation] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.reason or self.code.name}]"
+
+
+class InvalidInput(DragomanError):
+    """What was sent breaks a rule: `violations` has all of them."""
+
+
+class NotFound(DragomanError):
+    """There is no such agent, session or run, or it is another owner's."""
+
+
+class Unavailable(DragomanError):
+    """Nobody answers, or the one who does cannot help now."""
+
+
+class DeadlineExceeded(DragomanError):
+    """The time-out of this call passed. A run that it started goes on."""
+
+
+class RunFailed(DragomanError):
+    """A run ended otherwise than by completing, and its text was asked for.
+
+    `outcome` is how it ended: failed, cancelled or paused, with its partial text, usage and cost.
+    """
+
+    outcome: RunResult
+
+
+_Error = TypeVar("_Error", bound=DragomanError)
+
+_CLASSES: Mapping[grpc.StatusCode, type[DragomanError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+}
+
+
+def from_status(status: status_pb2.Status) -> DragomanError:
+    """The error that a Status tells of; details of unknown types are passed over."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _build(_CLASSES.get(code, DragomanError), code, status.message, status.details)
+
+
+def from_rpc(error: grpc.aio.AioRpcError) -> DragomanError:
+    """The error of a failed call. Details that are missing or damaged leave its code and sentence."""
+    try:
+        status = rpc_status.from_call(error)
+    except (DecodeError, ValueError):  # damaged, or not about this error
+        status = None
+    if status is not None:
+        return from_status(status)
+    code = error.code()
+    return _CLASSES.get(code, DragomanError)(code, error.details() or code.value[1])
+
+
+def from_outcome(outcome: RunResult) -> RunFailed:
+    """The error of a run that did not complete."""
+    if isinstance(outcome, event_pb2.RunFailed):
+        status = outcome.error
+        code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+        error = _build(RunFailed, code, status.message, status.details)
+    elif isinstance(outcome, event_pb2.RunCancelled):
+        name = event_pb2.CancelReason.Name(outcome.reason) if _is_known(outcome.reason) else ""
+        reason = name.removeprefix("CANCEL_REASON_")
+        note = f": {outcome.note}" if outcome.note else ""
+        error = RunFailed(grpc.StatusCode.CANCELLED, f"the run was cancelled{note}", reason=reason)
+    else:
+        error = RunFailed(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "the run waits for a person or for the caller",
+            reason="RUN_PAUSED",
+        )
+    error.outcome = outcome
+    return error
+
+
+def _is_known(reason: int) -> bool:
+    return reason in event_pb2.CancelReason.values()
+
+
+def _build(kind: type[_Error], code: grpc.StatusCode, message: str, details: Iterable[Any]) -> _Error:
+    reason, metadata, violations, retry_after = "", dict[str, str](), list[Violation](), None
+    info, bad, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
+    for detail in details:
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad):
+            violations += [Violation(each.field, each.description) for each in bad.field_violations]
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    return kind(
+        code,
+        message,
+        reason=reason,
+        metadata=metadata,
+        violations=violations,
+        retry_after=retry_after,
+    )
