@@ -29,12 +29,6 @@ def add(a: int, b: int) -> int:
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeAnthropic]:
-    async with FakeAnthropic() as running:
-        yield running
-
-
-@pytest.fixture
 async def claude(fake: FakeAnthropic) -> AsyncIterator[Claude]:
     model = Claude(id="claude-test", api_key="k", client_params={"base_url": fake.url, "max_retries": 0})
     yield model
