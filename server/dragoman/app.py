@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,11 +52,16 @@ class Server:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Server]:
-    """A server on the current event loop, drained and closed on leaving. Raises StartError."""
+async def running(
+    settings: Settings, *, agents: Sequence[object] = (), migrate: bool = False
+) -> AsyncIterator[Server]:
+    """A server on the current event loop, drained and closed on leaving. Raises StartError.
+
+    `agents` are served besides those that the settings name.
+    """
     silence_agno()
     # The rooms are heavy to import (Agno alone takes seconds): only here, so that a command that needs none is quick.
-    from dragoman.adapter import AgnoRunner, AgnoMessageView, SniffingInspector
+    from dragoman.adapter import AgnoMessageView, AgnoRunner, SniffingInspector
     from dragoman.catalog import CatalogError, load
     from dragoman.engine import Engine
     from dragoman.pricing import PriceFileError, Pricer
@@ -65,7 +70,9 @@ async def running(settings: Settings, *, migrate: bool = False) -> AsyncIterator
 
     async with AsyncExitStack() as stack:
         try:
-            catalog = await asyncio.to_thread(load, settings.agents, entry_points=settings.entry_points)
+            catalog = await asyncio.to_thread(
+                load, settings.agents, entry_points=settings.entry_points, objects=agents
+            )
         except CatalogError as error:
             raise StartError(str(error)) from error
         try:
