@@ -1,4 +1,4 @@
-"""All example agents: `dragoman serve --agents examples.agents:agents`."""
+"""All example agents: serve them as `examples.agents:agents`."""
 
 from examples.example import Example
 from examples.toolbox import toolbox

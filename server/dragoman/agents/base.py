@@ -14,7 +14,7 @@ The one instance serves all runs at the same time, on one event loop: keep no ru
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, cast, get_args, get_origin
 from uuid import UUID
 
@@ -73,7 +73,7 @@ class RunSetup(Generic[RequestT, SessionT]):
     """None in `validate_run`: the run does not exist yet."""
     media: tuple[MediaKind, ...] = ()
     """The kinds of the media that come with the message, in order."""
-    metadata: Mapping[str, str] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
     """The caller's own, of the run."""
 
     @property

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from dragoman.agents import BaseAgent, MediaKind
 from dragoman.catalog.describe import describe, input_schema
-from dragoman.catalog.problems import Location, Rejected, raised
+from dragoman.catalog.plain import PlainAgent
+from dragoman.catalog.problems import Location, Rejected, raised, source_of
 from dragoman.v1 import agent_service_pb2
 
 _KINDS = tuple(MediaKind)
@@ -47,7 +48,7 @@ def check(agent: BaseAgent[Any, Any], origin: str, location: Location | None) ->
 
 
 def _check_settings(agent: BaseAgent[Any, Any]) -> None:
-    who = type(agent).__name__
+    who = "the Agent" if isinstance(agent, PlainAgent) else type(agent).__name__
     name = getattr(agent, "name", None)
     if not name:
         raise Rejected(f"{who} has no name")
@@ -68,7 +69,7 @@ def _check_settings(agent: BaseAgent[Any, Any]) -> None:
         try:
             input_schema(model)
         except Exception as error:
-            raise raised(f"describing {who}.{attribute} as JSON Schema", error) from error
+            raise raised(f"describing {who}.{attribute} as JSON Schema", error, source_of(model)) from error
     for hook in ("validate_create_session", "validate_run"):
         if not inspect.iscoroutinefunction(getattr(agent, hook)):
             raise Rejected(f"{who}.{hook} must be an async function")
@@ -88,7 +89,7 @@ def _check_build(agent: BaseAgent[Any, Any], location: Location | None) -> tuple
     except Exception as error:
         raise raised(what, error, location) from error
     if not isinstance(first, Agent):
-        raise Rejected(f"{what} returned a {type(first).__name__}, not an Agno Agent")
+        raise Rejected(f"{what} returned a value of type {type(first).__name__}, not an Agno Agent")
     if first is second:
         raise Rejected(
             f"{what} must return a new Agent at every call: runs that happen at once cannot share one"

@@ -23,7 +23,7 @@ from agno.team import Team
 
 from dragoman.agents import BaseAgent
 from dragoman.catalog.plain import PlainAgent
-from dragoman.catalog.problems import Location, Rejected, blame, raised
+from dragoman.catalog.problems import Location, Rejected, blame, raised, source_of
 
 _EXPECTED = (
     "expected a BaseAgent, an Agno Agent, a list of them, or a function without arguments that returns them"
@@ -119,8 +119,8 @@ def _attribute(module: ModuleType, attribute: str) -> object:
 def _agents(value: object, name: str, location: Location | None) -> Iterator[Found | Rejected]:
     try:
         if inspect.isroutine(value):
-            location = _source_of(value) or location
-            value = _called(value, name, location)
+            location = source_of(value) or location
+            value, name = _called(value, name, location), f"{name}()"
         if isinstance(value, list | tuple):
             if not value:
                 yield Rejected(f"{name} is empty", location)
@@ -135,21 +135,21 @@ def _agents(value: object, name: str, location: Location | None) -> Iterator[Fou
 def _one(value: object, name: str, location: Location | None) -> Found | Rejected:
     try:
         if isinstance(value, type) and issubclass(value, BaseAgent):
-            return Found(_instance(value), _source_of(value))
+            return Found(_instance(value), source_of(value))
         if isinstance(value, BaseAgent):
-            return Found(value, _source_of(type(value)) or location)
+            return Found(value, source_of(type(value)) or location)
         if isinstance(value, Agent):
             return Found(PlainAgent(value), location)
     except Rejected as rejected:
         return rejected
     if isinstance(value, Team):
         return Rejected(f"{name} is an Agno Team: teams are not served yet", location)
-    what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
     return Rejected(f"{name} is {what}; {_EXPECTED}", location)
 
 
 def _instance(agent: type[BaseAgent[Any, Any]]) -> BaseAgent[Any, Any]:
-    location = _source_of(agent)
+    location = source_of(agent)
     if inspect.isabstract(agent):
         missing = ", ".join(sorted(agent.__abstractmethods__))
         raise Rejected(f"{agent.__name__} does not define {missing}", location)
@@ -170,16 +170,6 @@ def _called(factory: Callable[..., object], name: str, location: Location | None
         return factory()
     except Exception as error:
         raise raised(f"{name}()", error, location) from error
-
-
-def _source_of(item: Any) -> Location | None:
-    """Where a class or function is written."""
-    try:
-        file = inspect.getsourcefile(item)
-        _, line = inspect.getsourcelines(item)
-    except (OSError, TypeError):
-        return None
-    return Location(file, line) if file else None
 
 
 def _line_of(module: ModuleType, attribute: str) -> Location | None:

@@ -3,17 +3,21 @@
 All problems of all agents are gathered and told at once, so that one start shows what ten would.
 """
 
+import inspect
 import os
 import sysconfig
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _INSTALLED = tuple(
     sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+
+_IMPORTLIB = str(Path("importlib", "__init__.py"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +64,40 @@ class Rejected(Exception):
 
 
 def raised(doing: str, error: BaseException, within: Location | None = None) -> Rejected:
-    """`error`, raised by the author's code while `doing`; `within` stands in where the traceback has no line of it."""
+    """`error`, raised by the author's code while `doing`; `within`: where that code is, if that is known."""
     text = traceback.format_exception_only(error)[-1].strip()
-    return Rejected(f"{doing} raised {text}", blame(error) or within)
+    return Rejected(f"{doing} raised {text}", blame(error, within))
 
 
-def blame(error: BaseException) -> Location | None:
+def blame(error: BaseException, within: Location | None = None) -> Location | None:
     """The author's line that led to `error`.
 
-    The last frame of the traceback that is neither of this package nor of the import machinery, and, where there is
-    such a one, not of an installed library either. A syntax error has its own line.
+    The last line of the traceback that is neither of this package, nor of the import machinery, nor of an installed
+    library; else `within`; else the last line of an installed library, for that may hold agents too. A syntax error
+    has its own line.
     """
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return Location(error.filename, error.lineno)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename)]
-    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
-    for frame in reversed(own or frames):
-        return Location(frame.filename, frame.lineno or 1)
-    return None
+    lines = [
+        Location(frame.filename, frame.lineno or 1)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _machinery(frame.filename)
+    ]
+    own = [line for line in lines if not line.file.startswith(_INSTALLED)]
+    if own:
+        return own[-1]
+    return within or (lines[-1] if lines else None)
+
+
+def source_of(item: Any) -> Location | None:
+    """Where a class or function is written."""
+    try:
+        file = inspect.getsourcefile(item)
+        _, line = inspect.getsourcelines(item)
+    except (OSError, TypeError):
+        return None
+    return Location(file, line) if file else None
 
 
 def _machinery(filename: str) -> bool:
-    return (
-        filename.startswith((_OURS, "<frozen importlib")) or f"{Path('importlib', '__init__.py')}" in filename
-    )
+    return filename.startswith((_OURS, "<frozen importlib")) or filename.endswith(_IMPORTLIB)
