@@ -20,7 +20,7 @@ from dragoman.v1 import (
     usage_service_pb2_grpc,
 )
 
-MODEL_ID = "claude-sonnet-4-5"
+MODEL_ID = "claude-haiku-4-5"
 INSTRUCTIONS = "You are a careful assistant."
 
 
