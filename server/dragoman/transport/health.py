@@ -1,0 +1,77 @@
+"""grpc.health.v1: whether the server, or one service of it, takes calls.
+
+All services stand together, so there is one answer; names that are not served are NOT_FOUND. A Watch ends when the server
+goes away: an open one would hold up the shutdown for its whole grace.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from dragoman.transport.context import Context
+
+_Response = health_pb2.HealthCheckResponse
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated without types
+    """Answers Check, List and Watch. NOT_SERVING until told otherwise."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = frozenset(("", *services))
+        self._serving = False
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def set_serving(self, serving: bool) -> None:
+        """Changes the answer and tells all watchers. After `close` nothing changes any more."""
+        if not self._closed:
+            self._serving = serving
+            self._wake()
+
+    def close(self) -> None:
+        """NOT_SERVING from now on; watchers are told, and their streams end."""
+        self._serving = False
+        self._closed = True
+        self._wake()
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        """The state now."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service is served here")
+        return _Response(status=self._status(request.service))
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: Context
+    ) -> health_pb2.HealthListResponse:
+        """The state of everything that is served."""
+        answers = {name: _Response(status=self._status(name)) for name in self._services}
+        return health_pb2.HealthListResponse(statuses=answers)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
+        """The state now and whenever it changes."""
+        told: int | None = None
+        while True:
+            changed = self._changed
+            status = self._status(request.service)
+            if status != told:
+                told = status
+                yield _Response(status=status)
+            if self._closed:
+                return
+            await changed.wait()
+
+    def _status(self, service: str) -> int:
+        if service not in self._services:
+            return int(_Response.SERVICE_UNKNOWN)
+        return int(_Response.SERVING if self._serving else _Response.NOT_SERVING)
+
+    def _wake(self) -> None:
+        # A fresh event for the next change: a watcher that is still writing misses none.
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,140 @@
+"""The outermost interceptor: whatever goes wrong inside, the caller gets a typed status, and the call is logged once.
+
+a DragomanError                  its own status (see `dragoman.status`)
+a request that cannot be read    INVALID_ARGUMENT / INVALID_INPUT
+context.abort                    as the handler wanted it (health, reflection)
+the caller left                  nothing can be said to it; CancelledError goes on, which gRPC needs to free the call
+a cancel that was not the call's INTERNAL: left alone it would keep the caller waiting until its deadline
+anything else                    INTERNAL with an incident id; the traceback is in the log under that id
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Never
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from dragoman.errors import DragomanError, InvalidInput, Violation
+from dragoman.transport import request_id, status
+from dragoman.transport.context import Context
+from dragoman.transport.interceptors.handlers import Continuation, Handler, MaybeHandler, behaviour, rewrap
+from dragoman.transport.interceptors.stream_driver import ClientGone
+
+logger = logging.getLogger(__name__)
+
+_QUIET = ("/grpc.health.", "/grpc.reflection.")
+"""Calls of tools and probes: logged at DEBUG."""
+
+
+class _Unreadable:
+    """Stands for a request that is not a message of the method's type."""
+
+
+_UNREADABLE = _Unreadable()
+
+
+class SanitiseInterceptor(grpc.aio.ServerInterceptor):
+    """Types every error, logs every call (method, code, duration, request id), and hands out the request id."""
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> MaybeHandler:
+        """Wraps the handler; an interceptor that raises makes one that ends the call with its error."""
+        method = handler_call_details.method
+        request_id.bind(handler_call_details.invocation_metadata)
+        try:
+            handler = await continuation(handler_call_details)
+        except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status
+            return _refusal(method, error)
+        if handler is None:
+            return None
+        return _guard(method, handler)
+
+
+def _guard(method: str, handler: Handler) -> Handler:
+    serve = behaviour(handler)
+    streams = handler.response_streaming
+
+    async def guarded(request: Any, context: Context) -> Any:
+        started = time.perf_counter()
+        code = "OK"
+        try:
+            response = await (_refuse_unreadable() if request is _UNREADABLE else serve(request, context))
+            if not streams:
+                await context.send_initial_metadata(((request_id.HEADER, request_id.current()),))
+        except grpc.aio.AbortError:
+            code = _code_name(context.code())
+            raise
+        except ClientGone:
+            code = "CANCELLED"
+            return None
+        except asyncio.CancelledError as error:
+            code = "CANCELLED"
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            code = "INTERNAL"
+            await status.abort(context, status.to_domain(error, method))
+        except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status
+            domain = status.to_domain(error, method)
+            code = domain.reason
+            await status.abort(context, domain)
+        else:
+            return response
+        finally:
+            _log(method, code, started)
+
+    return rewrap(handler, guarded, None if handler.request_streaming else _reader(handler))
+
+
+async def _refuse_unreadable() -> Never:
+    raise InvalidInput([Violation("", "the request is not a message of the method's type")])
+
+
+def _reader(handler: Handler) -> Callable[[bytes], Any] | None:
+    parse = handler.request_deserializer
+    if parse is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
+
+
+def _refusal(method: str, error: Exception) -> Handler:
+    """A handler that ends the call with the error of an interceptor."""
+    started = time.perf_counter()
+    domain: DragomanError = status.to_domain(error, method)
+
+    async def refuse(_request: Any, context: Context) -> None:
+        _log(method, domain.reason, started)
+        await status.abort(context, domain)
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def _log(method: str, code: str, started: float) -> None:
+    level = logging.DEBUG if method.startswith(_QUIET) else logging.INFO
+    if logger.isEnabledFor(level):
+        milliseconds = round((time.perf_counter() - started) * 1000, 3)
+        logger.log(
+            level,
+            "call",
+            extra={
+                "method": method,
+                "code": code,
+                "duration_ms": milliseconds,
+                "request_id": request_id.current(),
+            },
+        )
+
+
+def _code_name(code: grpc.StatusCode | int | None) -> str:
+    return code.name if isinstance(code, grpc.StatusCode) else str(code)

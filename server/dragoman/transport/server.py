@@ -1,0 +1,166 @@
+"""The grpc.aio server: services, health, reflection, options; how it starts, drains and stops.
+
+    server = GrpcServer(settings, engine=..., catalog=..., store=..., view=..., inspector=...)
+    port = await server.start()        # health: SERVING
+    await server.drain(30.0)           # health: NOT_SERVING; open calls may finish; new ones are refused
+    await server.stop()
+
+A request over `max_receive_bytes` never reaches a servicer: gRPC itself answers RESOURCE_EXHAUSTED, without details. The
+same goes for a response over `max_send_bytes`, which pages never are (see `paging`).
+"""
+
+import logging
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from dragoman.config import Settings
+from dragoman.engine.ports import Catalog, MediaInspector, MessageView, Store
+from dragoman.transport.agents import AgentServicer
+from dragoman.transport.health import HealthServicer
+from dragoman.transport.interceptors import PrincipalInterceptor, SanitiseInterceptor, StreamDriverInterceptor
+from dragoman.transport.runs import RunEngine, RunServicer
+from dragoman.transport.sessions import SessionServicer
+from dragoman.transport.usage import UsageServicer
+from dragoman.v1 import (
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
+)
+
+logger = logging.getLogger(__name__)
+
+_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service
+    for module in (agent_service_pb2, session_service_pb2, run_service_pb2, usage_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+SERVICE_NAMES = tuple(service.full_name for service in _SERVICES)
+"""The services of this version of the contract."""
+
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: another process has the port, or the address is not of this machine; "
+            "choose another one (--port, DRAGOMAN_PORT; 0 takes any free port)"
+        )
+        self.address = address
+
+
+class GrpcServer:
+    """One listening server. Made, started and stopped on one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: RunEngine,
+        catalog: Catalog,
+        store: Store,
+        view: MessageView,
+        inspector: MediaInspector,
+    ) -> None:
+        self._settings = settings
+        self._server = grpc.aio.server(
+            interceptors=(SanitiseInterceptor(), PrincipalInterceptor(), StreamDriverInterceptor()),
+            options=_options(settings),
+        )
+        self._health = HealthServicer(SERVICE_NAMES)
+        agents = AgentServicer(catalog)
+        sessions = SessionServicer(catalog, store, view)
+        runs = RunServicer(
+            engine=engine,
+            catalog=catalog,
+            store=store,
+            view=view,
+            inspector=inspector,
+            heartbeat_interval=settings.heartbeat_interval,
+            max_media_bytes=settings.max_media_bytes,
+        )
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._server)
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(sessions, self._server)
+        run_service_pb2_grpc.add_RunServiceServicer_to_server(runs, self._server)
+        usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(store), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _add_reflection(self._server)
+
+    async def start(self) -> int:
+        """Listens, starts to serve and returns the port. Raises CannotListen."""
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        address = f"{host}:{self._settings.port}"
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise CannotListen(address) from None
+        await self._server.start()
+        self._health.set_serving(True)
+        logger.info("listening", extra={"address": f"{host}:{port}"})
+        return port
+
+    def set_serving(self, serving: bool) -> None:
+        """What health says, of the server and of each service."""
+        self._health.set_serving(serving)
+
+    async def drain(self, grace: float) -> None:
+        """Refuses new calls and lets open ones finish for `grace` seconds; cancels what is left then.
+
+        Health says NOT_SERVING at once and its watches end. Returns when no call is open.
+        """
+        self._health.close()
+        await self._server.stop(grace)
+
+    async def stop(self) -> None:
+        """Cancels all open calls and returns when they are gone. Harmless when it is called twice, or after `drain`."""
+        self._health.close()
+        await self._server.stop(None)
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    """Only options that were seen to work; those in milliseconds are whole."""
+    return [
+        # Otherwise a second server takes half of the connections of the first without an error.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_receive_bytes),
+        ("grpc.max_send_message_length", settings.max_send_bytes),
+        ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Without it an idle stream of a client with keepalive dies of "too many pings". The similarly named option
+        # with "recv" in it is ignored.
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_client_ping_interval)),
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    """Reflection under both of its names: the library has v1alpha, newer tools ask for v1; the messages are the same."""
+    names = (
+        *SERVICE_NAMES,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflection.SERVICE_NAME,
+    )
+    servicer = reflection.aio.ReflectionServicer(names)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    v1 = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": v1}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION_V1, handlers),))
+    server.add_registered_method_handlers(_REFLECTION_V1, handlers)

@@ -1,0 +1,54 @@
+"""UsageService: what the model calls of the calling owner came to."""
+
+from dragoman.engine.ports import Store, UsageDimension, UsageQuery
+from dragoman.transport import convert
+from dragoman.transport.context import Context
+from dragoman.transport.paging import TEXT_KEY, Pager
+from dragoman.transport.principal import current_owner
+from dragoman.transport.validation import Checks
+from dragoman.v1 import usage_service_pb2 as pb
+from dragoman.v1.usage_service_pb2_grpc import UsageServiceServicer
+
+
+class UsageServicer(UsageServiceServicer):
+    """Sums the ledger."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def QueryUsage(self, request: pb.QueryUsageRequest, context: Context) -> pb.QueryUsageResponse:
+        """Totals, grouped as asked."""
+        owner = current_owner()
+        checks = Checks()
+        query = _query(request, checks)
+        pager = Pager(request, owner, TEXT_KEY, checks, default=100, maximum=1000)
+        checks.done()
+        rows = await self._store.query_usage(owner, query, pager.page())
+        groups, token = pager.cut(
+            rows, lambda row: convert.usage_group(row, query.group_by), lambda row: row.key
+        )
+        return pb.QueryUsageResponse(groups=groups, next_page_token=token)
+
+
+def _query(request: pb.QueryUsageRequest, checks: Checks) -> UsageQuery:
+    group_by: list[UsageDimension] = []
+    for index, value in enumerate(request.group_by):
+        path = f"group_by[{index}]"
+        dimension = convert.USAGE_DIMENSION.get(value)
+        if dimension is None:
+            checks.add(path, f"{value} is not a dimension that this server knows")
+        elif dimension in group_by:
+            checks.add(path, "repeats a dimension")
+        else:
+            group_by.append(dimension)
+    start = checks.moment("start_time", request.start_time) if request.HasField("start_time") else None
+    end = checks.moment("end_time", request.end_time) if request.HasField("end_time") else None
+    if start is not None and end is not None and end <= start:
+        checks.add("end_time", "must be after start_time")
+    return UsageQuery(
+        group_by=tuple(group_by),
+        start_time=start,
+        end_time=end,
+        agent_name=request.agent_name,
+        session_id=checks.optional_id("session_id", request.session_id),
+    )
