@@ -15,6 +15,7 @@
      ├─ StorageUnavailable      STORAGE_UNAVAILABLE    retries are spent
      ├─ ModelUnavailable        MODEL_UNAVAILABLE      the provider refused, failed, dropped or hung
      ├─ AgentFailed             AGENT_FAILED           the agent's own code raised
+     ├─ GuardrailRefused        GUARDRAIL_REFUSED      a guardrail of the agent refused the input or the answer
      ├─ Draining                DRAINING               the server is going away: try a peer
      └─ Internal                INTERNAL               a defect; the incident id is in the log
 
@@ -197,6 +198,19 @@ class AgentFailed(DragomanError):
 
     def __init__(self, agent_name: str) -> None:
         super().__init__(f"agent {agent_name!r} failed in its own code", agent_name=agent_name)
+
+
+class GuardrailRefused(DragomanError):
+    """A guardrail of the agent refused. `stage` is `input` or `output`; `trigger` Agno's word, such as `pii_detected`."""
+
+    reason = "GUARDRAIL_REFUSED"
+
+    def __init__(self, agent_name: str, stage: str, trigger: str = "") -> None:
+        what = "the input" if stage == "input" else "the answer"
+        metadata = {"agent_name": agent_name, "stage": stage}
+        if trigger:
+            metadata["trigger"] = trigger
+        super().__init__(f"a guardrail of agent {agent_name!r} refused {what}", **metadata)
 
 
 class Draining(DragomanError):

@@ -36,6 +36,7 @@ CODES: Mapping[type[errors.DragomanError], int] = {
     errors.StorageUnavailable: code_pb2.UNAVAILABLE,
     errors.ModelUnavailable: code_pb2.UNAVAILABLE,
     errors.AgentFailed: code_pb2.INTERNAL,
+    errors.GuardrailRefused: code_pb2.FAILED_PRECONDITION,
     errors.Draining: code_pb2.UNAVAILABLE,
     errors.Internal: code_pb2.INTERNAL,
 }

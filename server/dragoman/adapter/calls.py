@@ -1,0 +1,310 @@
+"""The ledger of one run: every call of a model from its first byte to its end, however it ends.
+
+`models.py` opens a `Call` when Agno asks a model and reports to it what the provider says of tokens while it answers.
+The call ends in one of three ways (completed, failed, interrupted), and at that moment it is priced; what the provider
+had reported by then is what it costs. A call belongs to the run that Agno made it for: the run itself, a team member,
+or an agent that a tool started, which counts as a run under this one.
+
+Some calls come with no run: Agno's memories, summaries and the like. They are the root run's, and of kind
+`auxiliary` until Agno's own sums, which come at the end, tell what they were for. Where these sums hold more than was
+seen (a model that could not be reached to be metered), the rest becomes a row of its own. Nothing is billed twice.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from agno.metrics import BaseMetrics, RunMetrics
+from agno.models.base import Model
+from agno.models.message import Message
+from agno.run.agent import RunOutput
+from agno.run.team import TeamRunOutput
+
+from dragoman import ids, wire
+from dragoman.engine.ports import Pricer
+from dragoman.records import CallStatus, Cost, ModelCall, TokenUsage, utcnow
+from dragoman.v1 import event_pb2
+
+MAIN: Final = "model"
+"""Kind of the calls in which an agent works at its answer."""
+
+AUXILIARY: Final = "auxiliary"
+"""Kind of a call of which it is not (yet) known what it was for."""
+
+CLOSE_GRACE: Final = 5.0
+"""Seconds that tasks with open calls have to end after they were cancelled."""
+
+_INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+
+
+class Source:
+    """A run that calls models: this run, a member's, or one of an agent inside of a tool."""
+
+    def __init__(self, agno_id: str, run_id: UUID, parent_run_id: UUID | None, agent_name: str) -> None:
+        self.agno_id = agno_id
+        self.run_id = run_id
+        self.parent_run_id = parent_run_id
+        self.agent_name = agent_name
+        self.is_member = False
+        """True when Agno names the run that delegated to it."""
+        self.messages: Sequence[Message] | None = None
+        """Agno's live list of its conversation, once it has called a model."""
+
+
+class Call:
+    """One request to a model, under way or ended."""
+
+    def __init__(
+        self, source: Source, *, kind: str, provider: str, model: str, message: Message | None
+    ) -> None:
+        self.id = ids.new_id()
+        self.source = source
+        self.kind = kind
+        self.provider = provider
+        self.model = model
+        self.message = message
+        """The assistant message that Agno will fill when the call completes."""
+        self.status: CallStatus | None = None
+        """None while it is under way."""
+        self.usage = TokenUsage()
+        self.stop_reason = ""
+        self.error: BaseException | None = None
+        self.http_status: int | None = None
+        self.announced = False
+        self.has_run = True
+        """False when Agno did not say for which run it is."""
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.cost: Cost | None = None
+        self.stream: AsyncGenerator[Any, None] | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.start_time = utcnow()
+        self.end_time: datetime | None = None
+        self.time_to_first_token: timedelta | None = None
+        self._started = time.perf_counter()
+        self._duration: timedelta | None = None
+
+    @property
+    def duration(self) -> timedelta:
+        """From the request to its end, or until now."""
+        return self._duration if self._duration is not None else self._elapsed()
+
+    def first_token(self) -> None:
+        """The model has begun to answer. Only the first time counts."""
+        if self.time_to_first_token is None:
+            self.time_to_first_token = self._elapsed()
+
+    def end(self, status: CallStatus, error: BaseException | None, pricer: Pricer) -> None:
+        """It is over. Only the first time counts."""
+        if self.status is not None:
+            return
+        self.status = status
+        self.error = error
+        self._duration = self._elapsed()
+        self.end_time = utcnow()
+        self.cost = pricer.price(self.provider, self.model, self.usage, self.end_time)
+
+    def _elapsed(self) -> timedelta:
+        return timedelta(seconds=time.perf_counter() - self._started)
+
+
+class Ledger:
+    """The calls of one run. Used on one event loop."""
+
+    def __init__(self, run_id: UUID, agent_name: str, pricer: Pricer) -> None:
+        self._pricer = pricer
+        self._root = Source(str(run_id), run_id, None, agent_name)
+        self._sources = {self._root.agno_id: self._root}
+        self._calls: list[Call] = []
+
+    @property
+    def root(self) -> Source:
+        """The run itself."""
+        return self._root
+
+    @property
+    def members(self) -> list[Source]:
+        """The members' runs, in the order in which they began."""
+        return [source for source in self._sources.values() if source.is_member]
+
+    def open(self, model: Model, arguments: Mapping[str, Any]) -> Call:
+        """A request is about to be made. `arguments` are those of `Model.ainvoke` and its like."""
+        run = arguments.get("run_response")
+        source = self._source(run)
+        kind = str(model.model_type.value)
+        if run is None and kind == MAIN:
+            kind = AUXILIARY
+        call = Call(
+            source,
+            kind=kind,
+            provider=model.get_provider(),
+            model=model.id,
+            message=arguments.get("assistant_message"),
+        )
+        call.has_run = run is not None
+        with contextlib.suppress(RuntimeError):  # a synchronous call in a thread has no task
+            call.task = asyncio.current_task()
+        if run is not None and kind == MAIN and source.messages is None:
+            source.messages = arguments.get("messages")
+        self._calls.append(call)
+        return call
+
+    def end(self, call: Call, error: BaseException | None = None) -> None:
+        """The call is over: completed without an error, else failed or interrupted by it."""
+        if error is None:
+            status = CallStatus.COMPLETED
+        elif isinstance(error, _INTERRUPTIONS):
+            status = CallStatus.INTERRUPTED
+        else:
+            status = CallStatus.FAILED
+        call.end(status, error, self._pricer)
+
+    def finish(self, event: Any) -> event_pb2.RunEvent:
+        """`model_request_completed` for Agno's event of that name."""
+        call = self._match(event) or self._unmetered(event)
+        call.announced = True
+        done = event_pb2.ModelRequestCompleted(
+            model=call.model,
+            provider=call.provider,
+            usage=wire.token_usage(call.usage),
+            stop_reason=call.stop_reason,
+            duration=wire.duration(call.duration),
+        )
+        if call.cost is not None:
+            done.cost.CopyFrom(wire.call_cost(call.cost))
+        if call.time_to_first_token is not None:
+            done.time_to_first_token.CopyFrom(wire.duration(call.time_to_first_token))
+        return event_pb2.RunEvent(model_request_completed=done)
+
+    def settle(self, agno_run_id: str | None, metrics: RunMetrics | None) -> None:
+        """Explains what Agno counted for a completed run by the calls that were seen; books the rest."""
+        source = self._sources.get(agno_run_id or "", self._root)
+        taken: set[UUID] = set()
+        for kind, entries in ((metrics.details if metrics else None) or {}).items():
+            for entry in entries:
+                left = _figures(entry)
+                for call in self._explaining(source, kind, entry.id):
+                    rest = tuple(a - b for a, b in zip(left, _counted(call), strict=True))
+                    if call.id not in taken and min(rest) >= 0 and (rest != left or call.has_run):
+                        left = rest
+                        taken.add(call.id)
+                        call.kind = kind
+                if any(left):
+                    self._book(source, kind, entry.provider, entry.id, _usage(left))
+
+    def last(self) -> Call | None:
+        """The latest call in which the run's own agent worked at its answer."""
+        return next((c for c in reversed(self._calls) if c.source is self._root and c.has_run), None)
+
+    def unfinished(self, source: Source) -> Call | None:
+        """The source's last call, when it did not complete."""
+        call = next((c for c in reversed(self._calls) if c.source is source and c.has_run), None)
+        return call if call is not None and call.status is not CallStatus.COMPLETED else None
+
+    def of_message(self, message_id: str) -> Call | None:
+        """The call that wrote the message."""
+        return next(
+            (c for c in reversed(self._calls) if c.message is not None and c.message.id == message_id), None
+        )
+
+    def rows(self) -> list[ModelCall]:
+        """All calls, priced; one that is under way as it would be if it were interrupted now."""
+        return [self._row(call) for call in self._calls]
+
+    async def close(self, iterating: asyncio.Task[Any] | None) -> None:
+        """Ends the calls that are still open, and the tasks that make them, but for the one that iterates the run."""
+        tasks = set()
+        for call in [call for call in self._calls if call.status is None]:
+            self.end(call, asyncio.CancelledError())
+            if call.task is not None and call.task is not iterating and not call.task.done():
+                call.task.cancel()
+                tasks.add(call.task)
+            elif call.stream is not None:
+                await call.stream.aclose()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_GRACE)
+
+    def _source(self, run: RunOutput | TeamRunOutput | None) -> Source:
+        if run is None or run.run_id is None:
+            return self._root
+        source = self._sources.get(run.run_id)
+        if source is None:
+            name = run.agent_name if isinstance(run, RunOutput) else run.team_name
+            parent = self._sources.get(run.parent_run_id or "", self._root)
+            source = Source(run.run_id, _uuid(run.run_id), parent.run_id, name or self._root.agent_name)
+            source.is_member = run.parent_run_id is not None
+            self._sources[run.run_id] = source
+        return source
+
+    def _match(self, event: Any) -> Call | None:
+        """The call that an event tells of: events may lag behind, but keep their order within a run."""
+        waiting = [
+            call
+            for call in self._calls
+            if call.status is CallStatus.COMPLETED
+            and call.has_run
+            and not call.announced
+            and call.source.agno_id == (event.run_id or self._root.agno_id)
+        ]
+        told = (event.input_tokens or 0, event.output_tokens or 0)
+        same = (call for call in waiting if _counted(call)[:2] == told)
+        return next(same, None) or next((call for call in waiting if call.kind == MAIN), None)
+
+    def _unmetered(self, event: Any) -> Call:
+        """The row of a call that was seen by its event alone."""
+        usage = TokenUsage(
+            input_tokens=event.input_tokens or 0,
+            output_tokens=event.output_tokens or 0,
+            cache_read_tokens=event.cache_read_tokens or 0,
+            cache_write_tokens=event.cache_write_tokens or 0,
+            reasoning_tokens=event.reasoning_tokens or 0,
+        )
+        source = self._sources.get(event.run_id or "", self._root)
+        call = self._book(source, MAIN, event.model_provider or "", event.model or "", usage)
+        if event.time_to_first_token is not None:
+            call.time_to_first_token = timedelta(seconds=event.time_to_first_token)
+        return call
+
+    def _explaining(self, source: Source, kind: str, model: str) -> list[Call]:
+        """Completed calls that may be part of what Agno counted for the source: those of agents inside of it too."""
+        return [
+            call
+            for call in self._calls
+            if call.status is CallStatus.COMPLETED
+            and call.model == model
+            and call.kind in (kind, AUXILIARY)
+            and (call.source is source or not call.source.is_member)
+        ]
+
+    def _book(self, source: Source, kind: str, provider: str, model: str, usage: TokenUsage) -> Call:
+        call = Call(source, kind=kind, provider=provider, model=model, message=None)
+        call.usage = usage
+        self._calls.append(call)
+        self.end(call)
+        return call
+
+    def _row(self, call: Call) -> ModelCall:
+        status, cost = call.status, call.cost
+        if status is None:
+            status = CallStatus.INTERRUPTED
+            cost = self._pricer.price(call.provider, call.model, call.usage, utcnow())
+        return ModelCall(
+            id=call.id,
+            run_id=call.source.run_id,
+            parent_run_id=call.source.parent_run_id,
+            agent_name=call.source.agent_name,
+            kind=call.kind,
+            provider=call.provider,
+            model=call.model,
+            usage=call.usage,
+            cost=cost,
+            status=status,
+            stop_reason=call.stop_reason,
+            start_time=call.start_time,
+            duration=call.duration,
+            time_to_first_token=call.time_to_first_token,
+        )

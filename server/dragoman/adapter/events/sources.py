@@ -1,0 +1,80 @@
+"""The runs that the events of one run are from: its own, and those of a team's members.
+
+Agno marks each event with the id of the run that made it, and the events of members also with the run that delegated
+to it. A member is known from its first event on. What the mapping must remember from one event to the next, it keeps
+here, per run: which media it has given out, whose end was a cancellation, the sound that is being spoken.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from agno.media import Audio, File, Image, Video
+
+from dragoman.adapter.values import clean
+from dragoman.v1 import event_pb2, message_pb2
+
+logger = logging.getLogger(__name__)
+
+AgnoMedia: TypeAlias = Image | File | Audio | Video
+FinishCall: TypeAlias = Callable[[Any], event_pb2.RunEvent | None]
+ShowMedia: TypeAlias = Callable[[AgnoMedia], message_pb2.Media]
+
+
+@dataclass(slots=True)
+class Source:
+    """A run that events are from."""
+
+    name: str
+    finish_call: FinishCall
+    show_media: ShowMedia
+    member: event_pb2.Member | None = None
+    """None: the run's own agent or leader."""
+    provider: str = ""
+    """Of its model, once it has begun."""
+    cancelled: bool = False
+    half_failed: set[str] = field(default_factory=set)
+    """Tool calls of whose failure one of Agno's two events has come."""
+    sound: list[Audio] = field(default_factory=list)
+    """Pieces of the sound that the model is speaking."""
+    _shown: dict[int, AgnoMedia] = field(default_factory=dict)
+    """By identity, and held so that no identity is used again."""
+
+    def fresh(self, *media: Sequence[AgnoMedia] | None) -> list[message_pb2.Media]:
+        """Those media that have not been given out: with each tool call Agno repeats all earlier ones of the run."""
+        fresh: list[message_pb2.Media] = []
+        for medium in (medium for some in media for medium in some or ()):
+            if id(medium) in self._shown:
+                continue
+            self._shown[id(medium)] = medium
+            try:
+                fresh.append(self.show_media(medium))
+            except Exception:
+                logger.exception("a medium cannot be shown", extra={"media_class": type(medium).__name__})
+        return fresh
+
+
+class Sources:
+    """All of them, by Agno's run id. An event without one is the run's own."""
+
+    def __init__(self, root_run_id: str, agent_name: str, finish_call: FinishCall, media: ShowMedia) -> None:
+        self._callbacks = (finish_call, media)
+        root = Source(agent_name, finish_call, media)
+        self._by_run_id: dict[str | None, Source] = {root_run_id: root, None: root, "": root}
+
+    def of(self, event: Any) -> Source:
+        """Whose event it is."""
+        return self._by_run_id.get(getattr(event, "run_id", None)) or self._join(event)
+
+    def members(self) -> dict[str, event_pb2.Member]:
+        """The members seen so far, by run id."""
+        return {s.member.run_id: s.member for s in self._by_run_id.values() if s.member is not None}
+
+    def _join(self, event: Any) -> Source:
+        names = (getattr(event, key, None) for key in ("agent_name", "team_name", "agent_id", "team_id"))
+        name = clean(next((name for name in names if name), ""))
+        parent = getattr(event, "parent_run_id", None) or ""
+        member = event_pb2.Member(agent_name=name, run_id=event.run_id, parent_run_id=parent)
+        source = self._by_run_id[event.run_id] = Source(name, *self._callbacks, member)
+        return source
