@@ -5,7 +5,7 @@ raises is logged with its traceback, and the caller is told AgentFailed.
 """
 
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agno.agent import Agent
@@ -59,48 +59,42 @@ class Catalog:
         agent = self._entry(name).agent
         accepted = _parsed(agent, agent.CreateSessionModel, inputs)
         await _hook(agent, agent.validate_create_session(accepted, _caller(owner)), _SESSION_FIELDS)
-        return reading.stored(accepted)
+        return _stored(agent, accepted)
 
     async def accept_run(self, draft: RunDraft) -> JsonObject:
         """`draft.inputs` as the agent's RequestModel and `validate_run` accept them.
 
-        Raises AgentNotFound, AgentFailed, and InvalidInput with paths below `inputs`, at `message`, at `media[i]`, or
-        at `session_id` where the session, or the lack of one, does not suit the agent.
+        Raises AgentNotFound, AgentFailed, and InvalidInput with paths below `inputs`, at `message`, at `media[i]` where
+        the hook names them, or at `session_id` where the session's inputs do not suit the agent any more.
         """
         agent = self._entry(draft.agent_name).agent
-        violations = _media_violations(agent, draft)
-        try:
-            accepted = _parsed(agent, agent.RequestModel, dict(draft.inputs))
-        except InvalidInput as error:
-            raise InvalidInput([*violations, *error.violations]) from None
-        if violations:
-            raise InvalidInput(violations)
+        accepted = _parsed(agent, agent.RequestModel, dict(draft.inputs))
         setup = RunSetup(
             caller=_caller(draft.owner),
             message=draft.message,
             inputs=accepted,
-            session_inputs=await self._session_inputs(agent, draft),
+            session_inputs=_session_inputs(agent, draft),
             session_id=draft.session.id if draft.session else None,
             media=tuple(medium.kind for medium in draft.media),
             metadata=dict(draft.metadata),
         )
         await _hook(agent, agent.validate_run(setup), _RUN_FIELDS)
-        return reading.stored(accepted)
+        return _stored(agent, accepted)
 
     def build(self, name: str, order: RunOrder) -> Agent:
         """A fresh agent, prepared for the run. Raises AgentNotFound, and AgentFailed when the agent's code raises."""
         agent = self._entry(name).agent
+        setup = RunSetup(
+            caller=_caller(order.owner),
+            message=order.message,
+            inputs=_restored(agent, agent.RequestModel, order.inputs),
+            session_inputs=_restored(agent, agent.CreateSessionModel, order.session.inputs),
+            session_id=order.session.id,
+            run_id=order.run_id,
+            media=tuple(medium.kind for medium in order.media),
+            metadata=dict(order.metadata),
+        )
         try:
-            setup = RunSetup(
-                caller=_caller(order.owner),
-                message=order.message,
-                inputs=reading.restore(agent.RequestModel, order.inputs),
-                session_inputs=reading.restore(agent.CreateSessionModel, order.session.inputs),
-                session_id=order.session.id,
-                run_id=order.run_id,
-                media=tuple(medium.kind for medium in order.media),
-                metadata=dict(order.metadata),
-            )
             built = agent.build_agent()
             agent.prepare(built, setup)
         except Exception as error:
@@ -115,34 +109,37 @@ class Catalog:
         except KeyError:
             raise AgentNotFound(name) from None
 
-    async def _session_inputs(self, agent: BaseAgent[Any, Any], draft: RunDraft) -> BaseModel:
-        """Those of the run's session; of a session that is still to be made, the defaults."""
-        inputs = draft.session.inputs if draft.session else await self._defaults(agent, draft.owner)
-        model: type[BaseModel] = agent.CreateSessionModel
-        try:
-            return reading.restore(model, inputs)
-        except ValidationError:
-            raise InvalidInput([_OUTDATED]) from None
-        except Exception as error:
-            raise _failed(agent, error) from error
 
-    async def _defaults(self, agent: BaseAgent[Any, Any], owner: Owner) -> JsonObject:
-        try:
-            return await self.accept_session(agent.name, {}, owner)
-        except InvalidInput as error:
-            wanted = "; ".join(f"{broken.field}: {broken.description}" for broken in error.violations)
-            reason = f"is required: sessions of this agent are made with inputs ({wanted})"
-            raise InvalidInput([Violation("session_id", reason)]) from None
+def _session_inputs(agent: BaseAgent[Any, Any], draft: RunDraft) -> BaseModel:
+    """Those of the run's session, or of the one that it is to make, which were accepted before."""
+    inputs = draft.session.inputs if draft.session else draft.session_inputs
+    model: type[BaseModel] = agent.CreateSessionModel
+    try:
+        return reading.restore(model, inputs)
+    except ValidationError:
+        raise InvalidInput([_OUTDATED]) from None
+    except Exception as error:
+        raise _failed(agent, error) from error
 
 
-def _media_violations(agent: BaseAgent[Any, Any], draft: RunDraft) -> list[Violation]:
-    accepted = " and ".join(f"{kind}s" if kind != "audio" else kind for kind in agent.accepted_media)
-    reason = f"this agent accepts {accepted} only" if accepted else "this agent accepts no media"
-    return [
-        Violation(f"media[{index}]", reason)
-        for index, medium in enumerate(draft.media)
-        if medium.kind not in agent.accepted_media
-    ]
+def _restored(agent: BaseAgent[Any, Any], model: type[BaseModel], inputs: Mapping[str, object]) -> BaseModel:
+    """What was accepted, once more: it fits, unless the model does not survive JSON."""
+    try:
+        return reading.restore(model, inputs)
+    except ValidationError as error:
+        told = [f"{broken.field}: {broken.description}" for broken in reading.violations_of(error, inputs)]
+        # Not the error itself: its text quotes the caller's input.
+        _log.error("stored inputs do not fit", extra={"agent_name": agent.name, "violations": told})
+        raise AgentFailed(agent.name) from None
+    except Exception as error:
+        raise _failed(agent, error) from error
+
+
+def _stored(agent: BaseAgent[Any, Any], accepted: BaseModel) -> JsonObject:
+    try:
+        return reading.stored(accepted)
+    except Exception as error:
+        raise _failed(agent, error) from error
 
 
 def _parsed(agent: BaseAgent[Any, Any], model: type[BaseModel], inputs: JsonObject) -> BaseModel:

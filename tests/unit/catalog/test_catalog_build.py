@@ -107,17 +107,21 @@ def test_a_name_that_the_author_gave_the_agno_agent_stays() -> None:
     assert _catalog(Titled()).build("titled", _order("titled")).name == "The Poet"
 
 
-@pytest.mark.parametrize(
-    "inputs", [{"lines": 13}, {"lines": "none"}], ids=["prepare raises", "inputs do not fit"]
-)
-def test_a_fault_while_building_is_logged_and_not_told(
-    inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fault_while_building_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(AgentFailed) as caught:
-        _catalog(Poet()).build("poet", _order(**inputs))
+        _catalog(Poet()).build("poet", _order(lines=13))
     assert "secret" not in str(caught.value)
     (record,) = caplog.records
     assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], RuntimeError)
+
+
+def test_inputs_that_do_not_fit_are_logged_without_their_values(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(AgentFailed):
+        _catalog(Poet()).build("poet", _order(lines="a-secret"))
+    (record,) = caplog.records
+    assert vars(record)["violations"][0].startswith("inputs.lines: Input should be a valid integer")
+    assert "a-secret" not in caplog.text + str(vars(record))
 
 
 def test_an_unknown_name_is_not_found() -> None:
