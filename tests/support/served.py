@@ -1,6 +1,6 @@
 """A real server on a free port over the fakes, with the stubs that talk to it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +14,7 @@ from support.fake_ports import FakeCatalog, FakeEngine, FakeInspector, FakeStore
 from dragoman.config import Settings
 from dragoman.engine.ports import Store
 from dragoman.transport import GrpcServer
+from dragoman.transport.interceptors import PrincipalInterceptor, SanitiseInterceptor, StreamDriverInterceptor
 from dragoman.v1 import (
     agent_service_pb2_grpc,
     run_service_pb2_grpc,
@@ -71,6 +72,35 @@ async def serve(**settings: Any) -> AsyncIterator[Served]:
             )
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def bare(
+    serve: Callable[[bytes, Any], Any], *extra: grpc.aio.ServerInterceptor
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A server of one method, `/test.Test/Stream`, behind our interceptors and `extra` ones within."""
+    server = grpc.aio.server(
+        interceptors=(SanitiseInterceptor(), PrincipalInterceptor(), *extra, StreamDriverInterceptor())
+    )
+    handlers: dict[str, Any] = {"Stream": grpc.unary_stream_rpc_method_handler(serve)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(None)
+
+
+def stream_of(channel: grpc.aio.Channel, path: str) -> Any:
+    """A method of plain bytes: a channel knows no types."""
+    return channel.unary_stream(path)
+
+
+def unary_of(channel: grpc.aio.Channel, path: str) -> Any:
+    """Likewise, without a stream."""
+    return channel.unary_unary(path)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ class RunDraft:
     inputs: Mapping[str, object] = field(default_factory=dict)
     """As the agent's RequestModel accepted them (JSON)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    session_inputs: Mapping[str, object] = field(default_factory=dict)
+    """For a new session: what the agent's CreateSessionModel made of no inputs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from dragoman.engine.ports import Catalog, InputMedia, MediaInspector, MediaKind, RunDraft, Store
+from dragoman.engine.ports import Catalog, InputMedia, JsonObject, MediaInspector, MediaKind, RunDraft, Store
 from dragoman.errors import InvalidInput, InvalidMedia, MediaTooLarge, SessionNotFound, Violation
 from dragoman.records import Owner, Session
 from dragoman.transport import convert
@@ -57,13 +57,23 @@ class DraftReader:
         agent = self._catalog.agent(agent_name)
         media = await self._inspect(request, agent)
         session: Session | None = None
+        session_inputs: JsonObject = {}
         if session_id is None:
-            await self._check_new_session(agent_name, owner)
+            session_inputs = await self._new_session_inputs(agent_name, owner)
         else:
             session = await self._store.get_session(owner, session_id)
             if session.agent_name != agent_name:
                 raise SessionNotFound(session_id)
-        draft = RunDraft(owner, agent_name, session, request.message, media, inputs, metadata)
+        draft = RunDraft(
+            owner=owner,
+            agent_name=agent_name,
+            session=session,
+            message=request.message,
+            media=media,
+            inputs=inputs,
+            metadata=metadata,
+            session_inputs=session_inputs,
+        )
         return replace(draft, inputs=await self._catalog.accept_run(draft))
 
     def _check_media(self, request: pb.RunRequest, checks: Checks) -> None:
@@ -106,10 +116,10 @@ class DraftReader:
         checks.done()
         return tuple(media)
 
-    async def _check_new_session(self, agent_name: str, owner: Owner) -> None:
-        """A run may make a session only for an agent that asks nothing of one."""
+    async def _new_session_inputs(self, agent_name: str, owner: Owner) -> JsonObject:
+        """What the agent makes of no inputs: a run may make a session only for an agent that asks nothing of one."""
         try:
-            await self._catalog.accept_session(agent_name, {}, owner)
+            return await self._catalog.accept_session(agent_name, {}, owner)
         except InvalidInput as error:
             wants = "; ".join(f"{violation.field}: {violation.description}" for violation in error.violations)
             text = f"a session with {agent_name} needs inputs, so call CreateSession first and name it here ({wants})"
