@@ -12,4 +12,4 @@ from dragoman.testing.offline import OfflineModel
 @cache
 def model() -> Model:
     """The same object at every call: it holds the connections to the provider, and runs share them."""
-    return Claude(id="claude-sonnet-4-5") if has_model_key() else OfflineModel()
+    return Claude(id="claude-haiku-4-5") if has_model_key() else OfflineModel()

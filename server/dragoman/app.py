@@ -66,7 +66,7 @@ async def running(
     from dragoman.engine import Engine
     from dragoman.pricing import PriceFileError, Pricer
     from dragoman.storage import SchemaOutdated, open_store
-    from dragoman.transport import GrpcServer
+    from dragoman.transport import CannotListen, GrpcServer
 
     async with AsyncExitStack() as stack:
         try:
@@ -125,7 +125,7 @@ async def running(
         )
         try:
             port = await server.start()
-        except OSError as error:
+        except CannotListen as error:
             raise StartError(str(error)) from error
         stack.push_async_callback(server.stop)
         info = ServerInfo(

@@ -5,12 +5,13 @@ Catalog.accept_session, .accept_run             a caller's inputs as the agent's
 Catalog.build                                   a fresh Agno agent for one run
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import metadata
 
 from dragoman.catalog.catalog import Catalog
 from dragoman.catalog.entry import Entry, check
-from dragoman.catalog.loader import find
+from dragoman.catalog.loader import Found, find, found
 from dragoman.catalog.problems import CatalogError, Location, Problem, Rejected
 
 __all__ = ["ENTRY_POINTS", "Catalog", "CatalogError", "Entry", "Location", "Problem", "load"]
@@ -19,15 +20,18 @@ ENTRY_POINTS = "dragoman.agents"
 """The group in which an installed package names its agents."""
 
 
-def load(specs: Sequence[str], *, entry_points: bool) -> Catalog:
+def load(specs: Sequence[str], *, entry_points: bool, objects: Sequence[object] = ()) -> Catalog:
     """The agents that `specs` name, as `module:attribute` or `path/to/file.py:attribute`, and those of packages.
 
-    Raises CatalogError with everything that is wrong with any of them.
+    `objects` are agents that are at hand, in any form that an attribute may have. Raises CatalogError with everything
+    that is wrong with any of them.
     """
     entries: dict[str, Entry] = {}
     problems: list[Problem] = []
-    for origin, spec in _wanted(specs, entry_points):
-        for result in _load(origin, spec):
+    wanted = [(origin, partial(find, spec)) for origin, spec in _wanted(specs, entry_points)]
+    wanted += [(f"agents[{index}]", partial(found, item, "it")) for index, item in enumerate(objects)]
+    for origin, look in wanted:
+        for result in _load(origin, look):
             if isinstance(result, Problem):
                 problems.append(result)
             elif (other := entries.get(result.name)) is not None:
@@ -49,13 +53,13 @@ def _wanted(specs: Sequence[str], entry_points: bool) -> Iterator[tuple[str, str
             yield f"entry point {point.name}{package} ({point.value})", point.value
 
 
-def _load(origin: str, spec: str) -> Iterator[Entry | Problem]:
+def _load(origin: str, look: Callable[[], list[Found | Rejected]]) -> Iterator[Entry | Problem]:
     try:
-        found = find(spec)
+        items = look()
     except Rejected as rejected:
         yield Problem(origin, rejected.message, rejected.location)
         return
-    for item in found:
+    for item in items:
         try:
             if isinstance(item, Rejected):
                 raise item

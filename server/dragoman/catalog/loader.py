@@ -49,6 +49,11 @@ def find(spec: str) -> list[Found | Rejected]:
     return list(_agents(value, attribute, location))
 
 
+def found(value: object, name: str) -> list[Found | Rejected]:
+    """What an object that is at hand stands for: as if a spec had named it."""
+    return list(_agents(value, name, None))
+
+
 def _module(name: str) -> ModuleType:
     _make_importable(Path.cwd())
     try:

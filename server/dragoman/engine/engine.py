@@ -137,7 +137,7 @@ class Engine:
             agent_name=draft.agent_name,
             title="",
             metadata={},
-            inputs={},
+            inputs=draft.session_inputs,
             create_time=now,
             update_time=now,
         )

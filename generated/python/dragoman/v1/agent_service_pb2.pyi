@@ -107,7 +107,7 @@ class Agent(_message.Message):
     description: _builtins.str
     """What it is for, in a sentence or two."""
     model: _builtins.str
-    """The model's id, for example "claude-sonnet-4-5"."""
+    """The model's id, for example "claude-haiku-4-5"."""
     provider: _builtins.str
     """The model's provider, for example "Anthropic"."""
     @_builtins.property
