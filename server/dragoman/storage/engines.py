@@ -1,0 +1,161 @@
+"""SQLAlchemy engines for a database URL, set up as each database needs it.
+
+SQLite: one connection that writes, BEGIN IMMEDIATE, and two that read, in WAL mode. A transaction that begins by reading
+and then wants to write fails with BUSY whatever the time-out; one that says at once that it will write waits its turn.
+
+MySQL, MariaDB: one small pool, READ COMMITTED, and time-outs everywhere: without them a hung server hangs us for ever.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.pool import NullPool, StaticPool
+
+from dragoman.storage.types import MYSQL
+
+SQLITE_READERS = 2
+BUSY_TIMEOUT = 15.0
+"""Seconds that a statement waits for another process's write to SQLite."""
+
+CONNECT_TIMEOUT = 3
+READ_TIMEOUT = 10
+LOCK_TIMEOUT = 5
+"""Seconds to connect, to wait for the server's answer, and for a row's lock."""
+
+MIGRATION_LOCK_TIMEOUT = 120.0
+"""Seconds that a process waits while another one migrates."""
+
+
+def parse(url: str) -> URL:
+    """The URL, with PyMySQL where no driver is named. Raises ValueError for a database that is not supported."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        # Not the text of the error: the URL may hold a password.
+        raise ValueError(
+            "the database URL is not of the form sqlite:///file.db or mysql+pymysql://user:password@host/name"
+        ) from None
+    backend, _, driver = parsed.drivername.partition("+")
+    if backend in MYSQL:
+        if driver not in ("", "pymysql", "mysqldb"):
+            raise ValueError(f"the driver {driver!r} is not supported; use mysql+pymysql")
+        return parsed if driver else parsed.set(drivername=f"{backend}+pymysql")
+    if backend == "sqlite" and driver in ("", "pysqlite"):
+        return parsed
+    raise ValueError(
+        f"databases of type {parsed.drivername!r} are not supported; use sqlite, mysql or mariadb"
+    )
+
+
+def is_sqlite(url: URL) -> bool:
+    """Whether it is SQLite (else MySQL or MariaDB)."""
+    return url.get_backend_name() == "sqlite"
+
+
+def is_memory(url: URL) -> bool:
+    """Whether the database lives and dies with its connection."""
+    return is_sqlite(url) and url.database in (None, "", ":memory:")
+
+
+def describe(url: URL) -> str:
+    """For people: the kind of database and where it is, without credentials."""
+    if is_memory(url):
+        return "SQLite (in memory)"
+    if is_sqlite(url):
+        return f"SQLite {url.database}"
+    name = "MariaDB" if url.get_backend_name() == "mariadb" else "MySQL"
+    where = url.host or url.query.get("unix_socket") or "localhost"
+    return f"{name} {where}/{url.database}"
+
+
+def sqlite_writer(url: URL, synchronous: str) -> Engine:
+    """One connection, for one thread; for a database in memory it serves the reads too."""
+    memory = is_memory(url)
+    pool: dict[str, Any] = {"poolclass": StaticPool} if memory else {"pool_size": 1, "max_overflow": 0}
+    engine = _sqlite(url, pool)
+    pragmas = ["foreign_keys=ON", f"synchronous={synchronous}"]
+    if not memory:
+        pragmas.append("journal_mode=WAL")
+    _on_connect(engine, pragmas, begin="BEGIN IMMEDIATE")
+    return engine
+
+
+def sqlite_readers(url: URL) -> Engine:
+    """Connections that can only read."""
+    engine = _sqlite(url, {"pool_size": SQLITE_READERS, "max_overflow": 0})
+    _on_connect(engine, ["query_only=ON"], begin="BEGIN")
+    return engine
+
+
+def mysql(url: URL, connections: int) -> Engine:
+    """A pool of `connections` to MySQL or MariaDB."""
+    return sa.create_engine(
+        _with_booleans(url),
+        connect_args={
+            **_mysql_arguments(url),
+            "read_timeout": READ_TIMEOUT,
+            "write_timeout": READ_TIMEOUT,
+            "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT},"
+            " sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'",
+        },
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        # Every use of a connection is a transaction that ends by commit or rollback: no second rollback on return.
+        pool_reset_on_return=None,
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,
+    )
+
+
+def for_migration(url: URL) -> Engine:
+    """One connection without the pragmas and time-outs of the service: with foreign keys on, SQLite's way of altering a
+    table deletes the rows that refer to it; and DDL takes as long as it takes."""
+    if is_sqlite(url):
+        engine = _sqlite(url, {"poolclass": NullPool}, timeout=MIGRATION_LOCK_TIMEOUT)
+        _on_connect(engine, ["foreign_keys=OFF"], begin="BEGIN IMMEDIATE")
+        return engine
+    return sa.create_engine(
+        _with_booleans(url), connect_args=_mysql_arguments(url), poolclass=NullPool, hide_parameters=True
+    )
+
+
+def _sqlite(url: URL, pool: dict[str, Any], timeout: float = BUSY_TIMEOUT) -> Engine:
+    return sa.create_engine(
+        url,
+        connect_args={"timeout": timeout, "check_same_thread": False, "isolation_level": None},
+        hide_parameters=True,
+        **pool,
+    )
+
+
+def _on_connect(engine: Engine, pragmas: list[str], *, begin: str) -> None:
+    """Sets the pragmas of each connection, and how its transactions begin (the driver itself begins none)."""
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _mysql_arguments(url: URL) -> dict[str, Any]:
+    """mysqlclient and PyMySQL take these under the same names."""
+    arguments: dict[str, Any] = {"charset": "utf8mb4", "connect_timeout": CONNECT_TIMEOUT}
+    if (
+        str(url.query.get("ssl_disabled", "")).lower() in ("1", "true", "yes")
+        and "mysqldb" not in url.drivername
+    ):
+        arguments["ssl_disabled"] = True
+    return arguments
+
+
+def _with_booleans(url: URL) -> URL:
+    """Without what `_mysql_arguments` has taken from the query: there it would be text, and "false" is true."""
+    return url.difference_update_query(["ssl_disabled"])

@@ -1,0 +1,124 @@
+"""Sessions: statements within a transaction that the caller opens."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from dragoman.engine.ports import Page, TimeKey
+from dragoman.errors import SessionBusy, SessionNotFound
+from dragoman.records import Owner, Session
+from dragoman.storage import media
+from dragoman.storage.rows import owned, session_of, session_values
+from dragoman.storage.tables import chat_events, message_media, pieces, run_events, runs, sessions
+
+BATCH = 500
+"""Keys that one statement names at most."""
+
+
+def insert(connection: sa.Connection, session: Session) -> None:
+    """Inserts the session; nothing when it is there already, by an earlier attempt."""
+    if _row(connection, session.owner, session.id) is None:
+        connection.execute(sa.insert(sessions), session_values(session))
+
+
+def get(connection: sa.Connection, owner: Owner, session_id: UUID) -> Session:
+    """Raises SessionNotFound."""
+    row = _row(connection, owner, session_id)
+    if row is None:
+        raise SessionNotFound(session_id)
+    return session_of(row)
+
+
+def check(connection: sa.Connection, owner: Owner, session_id: UUID) -> None:
+    """Raises SessionNotFound unless the session is the owner's."""
+    found = connection.execute(
+        sa.select(sessions.c.id).where(sessions.c.id == session_id, owned(sessions, owner))
+    )
+    if found.first() is None:
+        raise SessionNotFound(session_id)
+
+
+def lock(connection: sa.Connection, owner: Owner, session_id: UUID) -> sa.Row[Any] | None:
+    """The session's row, locked to the end of the transaction. Always the first lock that a transaction takes."""
+    return connection.execute(
+        sa.select(sessions).where(sessions.c.id == session_id, owned(sessions, owner)).with_for_update()
+    ).first()
+
+
+def select(connection: sa.Connection, owner: Owner, agent_name: str, page: Page[TimeKey]) -> list[Session]:
+    """A page by (update_time, id), the newest first."""
+    query = sa.select(sessions).where(owned(sessions, owner))
+    if agent_name:
+        query = query.where(sessions.c.agent_name == agent_name)
+    query = newest_first(query, sessions.c.update_time, sessions.c.id, page)
+    return [session_of(row) for row in connection.execute(query)]
+
+
+def newest_first(
+    query: sa.Select[Any], time: sa.Column[Any], key: sa.Column[Any], page: Page[TimeKey]
+) -> sa.Select[Any]:
+    """`query` cut down to a page. Not `(time, key) < (...)`: MySQL reads the whole index for a comparison of rows."""
+    if page.after is not None:
+        moment, last = page.after
+        query = query.where(time <= moment, sa.or_(time < moment, key < last))
+    return query.order_by(time.desc(), key.desc()).limit(page.size)
+
+
+def update(
+    connection: sa.Connection,
+    owner: Owner,
+    session_id: UUID,
+    *,
+    title: str | None,
+    metadata: Mapping[str, str] | None,
+    now: datetime,
+) -> Session:
+    """Changes what is not None. Raises SessionNotFound."""
+    changes: dict[str, Any] = {"update_time": now}
+    if title is not None:
+        changes["title"] = title
+    if metadata is not None:
+        changes["metadata"] = dict(metadata)
+    connection.execute(
+        sa.update(sessions).where(sessions.c.id == session_id, owned(sessions, owner)).values(changes)
+    )
+    return get(connection, owner, session_id)
+
+
+def delete(connection: sa.Connection, uncertain: bool, owner: Owner, session_id: UUID) -> None:
+    """Deletes it and all that hangs on it, but for the ledger. Raises SessionNotFound, SessionBusy.
+
+    `uncertain`: an earlier attempt may have deleted it, so that not to find it is no error.
+    """
+    session = lock(connection, owner, session_id)
+    if session is None:
+        if uncertain:
+            return
+        raise SessionNotFound(session_id)
+    if session.active_run_id is not None:
+        raise SessionBusy(session_id, session.active_run_id)
+    media.release(connection, owner, session_id)
+    # By lists of keys: MariaDB answers DELETE ... IN (SELECT ...) by reading the whole table.
+    with_media = sa.select(chat_events.c.id).where(
+        chat_events.c.session_id == session_id, chat_events.c.media_count > 0
+    )
+    _delete_all(connection, message_media.c.message_id, connection.execute(with_media).scalars().all())
+    connection.execute(sa.delete(chat_events).where(chat_events.c.session_id == session_id))
+    run_ids = connection.execute(sa.select(runs.c.id).where(runs.c.session_id == session_id)).scalars().all()
+    for column in (run_events.c.run_id, pieces.c.run_id, runs.c.id):
+        _delete_all(connection, column, run_ids)
+    connection.execute(sa.delete(sessions).where(sessions.c.id == session_id))
+
+
+def _delete_all(connection: sa.Connection, column: sa.Column[Any], keys: Sequence[UUID]) -> None:
+    for start in range(0, len(keys), BATCH):
+        connection.execute(sa.delete(column.table).where(column.in_(keys[start : start + BATCH])))
+
+
+def _row(connection: sa.Connection, owner: Owner, session_id: UUID) -> sa.Row[Any] | None:
+    return connection.execute(
+        sa.select(sessions).where(sessions.c.id == session_id, owned(sessions, owner))
+    ).first()

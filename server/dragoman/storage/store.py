@@ -1,0 +1,290 @@
+"""`SqlStore`: the engine's `Store` on SQLite, MySQL or MariaDB.
+
+Every method hands one transaction to the database's threads. A write is finished even when its caller goes away (else a
+client that cancels would lose what is being written), and `close` waits for the writes that are under way.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from dragoman.engine.ports import Page, TimeKey, UsageQuery, UsageRow
+from dragoman.errors import InvalidInput, StorageUnavailable, Violation
+from dragoman.records import (
+    EventChunk,
+    Media,
+    Message,
+    Owner,
+    Run,
+    RunEnd,
+    RunStatus,
+    Session,
+    utcnow,
+)
+from dragoman.storage import ends, engines, events, media, messages, runs, sessions, usage
+from dragoman.storage.database import Database
+from dragoman.storage.migrate import SchemaOutdated, SchemaState, migrate_engine, state_of, upgrade
+from dragoman.storage.types import json_size
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds over which a transaction is repeated before StorageUnavailable."""
+
+PIECE = 1024 * 1024
+"""Largest value in one statement, in bytes: larger ones would hold the event loop up while they are escaped."""
+
+MAX_JSON = 1024 * 1024
+"""Largest `inputs` of a session, in bytes of JSON."""
+
+_MEDIA_ATTEMPTS = 5
+
+
+class SqlStore:
+    """See the module. Made by `open_store`; used on one event loop, between `open` and `close`."""
+
+    def __init__(self, url: str, *, connections: int, sqlite_synchronous: str, patience: float) -> None:
+        self._url = engines.parse(url)
+        self._database = Database(
+            self._url, connections=connections, sqlite_synchronous=sqlite_synchronous, patience=patience
+        )
+        self._writes: set[asyncio.Task[Any]] = set()
+        self._piece = PIECE
+
+    @property
+    def description(self) -> str:
+        """The kind of database and where it is; never credentials."""
+        return engines.describe(self._url)
+
+    async def open(self, *, migrate: bool = False) -> None:
+        """Connects and checks the schema; brings it up to date first on SQLite, elsewhere only with `migrate`.
+
+        Raises SchemaOutdated, StorageUnavailable.
+        """
+        if engines.is_memory(self._url):
+            # The database is the writer's connection.
+            await self._database.on_writer(migrate_engine)
+        elif migrate or engines.is_sqlite(self._url):
+            await self._database.attempt(partial(upgrade, self._url))
+        else:
+            state: SchemaState = await self._database.attempt(partial(state_of, self._url))
+            if not state.up_to_date:
+                raise SchemaOutdated(state)
+        packet = await self._database.read(_max_packet)
+        if packet is not None:
+            # The driver writes bytes as hex digits; the rest of the statement needs some room too.
+            self._piece = max(min(PIECE, packet // 2 - 64 * 1024), 16 * 1024)
+
+    async def close(self) -> None:
+        """Waits for the writes under way, then closes the connections."""
+        while self._writes:
+            await asyncio.wait(set(self._writes))
+        await self._database.close()
+
+    async def ping(self) -> None:
+        """Returns when the database answers. Raises StorageUnavailable."""
+        await self._database.read(_ping)
+
+    # Sessions
+
+    async def create_session(self, session: Session) -> None:
+        """Inserts a session. Raises InvalidInput when its inputs are larger than `MAX_JSON`."""
+        _check_inputs(session)
+        await self._write(self._database.write(lambda c: sessions.insert(c, session)))
+
+    async def get_session(self, owner: Owner, session_id: UUID) -> Session:
+        """Raises SessionNotFound."""
+        return await self._database.read(lambda c: sessions.get(c, owner, session_id))
+
+    async def list_sessions(self, owner: Owner, agent_name: str, page: Page[TimeKey]) -> list[Session]:
+        """By (update_time, id), the newest first."""
+        return await self._database.read(lambda c: sessions.select(c, owner, agent_name, page))
+
+    async def update_session(
+        self, owner: Owner, session_id: UUID, *, title: str | None, metadata: Mapping[str, str] | None
+    ) -> Session:
+        """Changes what is not None. Raises SessionNotFound."""
+        now = utcnow()
+        return await self._write(
+            self._database.write(
+                lambda c: sessions.update(c, owner, session_id, title=title, metadata=metadata, now=now)
+            )
+        )
+
+    async def delete_session(self, owner: Owner, session_id: UUID) -> None:
+        """Deletes it and what hangs on it; keeps the ledger. Raises SessionNotFound, SessionBusy."""
+        await self._write(
+            self._database.write_once(lambda c, uncertain: sessions.delete(c, uncertain, owner, session_id))
+        )
+
+    # Messages and media
+
+    async def list_messages(
+        self,
+        owner: Owner,
+        session_id: UUID,
+        page: Page[int],
+        *,
+        run_id: UUID | None = None,
+        newest_first: bool = False,
+        members: bool = False,
+    ) -> list[Message]:
+        """By sequence. Raises SessionNotFound."""
+
+        def work(connection: sa.Connection) -> list[Message]:
+            sessions.check(connection, owner, session_id)
+            return messages.select(
+                connection,
+                owner,
+                session_id,
+                page,
+                run_id=run_id,
+                newest_first=newest_first,
+                members=members,
+            )
+
+        return await self._database.read(work)
+
+    async def load_history(self, owner: Owner, session_id: UUID, runs: int | None) -> list[Message]:
+        """The messages of the last `runs` runs (None: all) of the session's own agent, in order."""
+        return await self._database.read(lambda c: messages.history(c, owner, session_id, runs))
+
+    async def get_media(self, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:
+        """Those of the owner's that there are, by hash."""
+        return await self._database.read(lambda c: media.get(c, owner, hashes))
+
+    # Runs and their events
+
+    async def start_run(self, run: Run, new_session: Session | None) -> Session:
+        """Claims the session's turn and inserts the run. Raises SessionNotFound, SessionBusy."""
+        if new_session is not None:
+            _check_inputs(new_session)
+        return await self._write(self._database.write(lambda c: runs.start(c, run, new_session, self._piece)))
+
+    async def append_events(self, chunks: Sequence[EventChunk]) -> None:
+        """Appends to the event logs of several runs. What is stored already, or comes after the end, is left out."""
+        if chunks:
+            await self._write(self._database.write(lambda c: events.append(c, chunks, self._piece)))
+
+    async def read_events(
+        self, owner: Owner, run_id: UUID, after_sequence: int, max_bytes: int
+    ) -> list[EventChunk]:
+        """Chunks with events after the sequence, up to `max_bytes` but at least one. Raises RunNotFound."""
+        return await self._database.read(lambda c: events.read(c, owner, run_id, after_sequence, max_bytes))
+
+    async def end_run(self, end: RunEnd) -> None:
+        """Writes all that a run leaves and frees its session. A second time it changes nothing.
+
+        Raises RunNotFound when there is no such run of the owner's, or it has been deleted.
+        """
+        await self._write(self._end_run(end))
+
+    async def get_run(self, owner: Owner, run_id: UUID) -> Run:
+        """Raises RunNotFound."""
+        return await self._database.read(lambda c: runs.get(c, owner, run_id))
+
+    async def list_runs(
+        self,
+        owner: Owner,
+        page: Page[TimeKey],
+        *,
+        session_id: UUID | None = None,
+        agent_name: str = "",
+        status: RunStatus | None = None,
+    ) -> list[Run]:
+        """By (create_time, id), the newest first."""
+        return await self._database.read(
+            lambda c: runs.select(c, owner, page, session_id=session_id, agent_name=agent_name, status=status)
+        )
+
+    async def unfinished_runs(self, before: datetime) -> list[Run]:
+        """Running runs, of any owner, whose lease is older than `before`."""
+        return await self._database.read(lambda c: runs.unfinished(c, before))
+
+    async def renew_leases(self, run_ids: Sequence[UUID], now: datetime) -> None:
+        """Says that these runs' process lives."""
+        if run_ids:
+            await self._write(self._database.write(lambda c: runs.renew(c, run_ids, now)))
+
+    # The ledger
+
+    async def query_usage(
+        self, owner: Owner, query: UsageQuery, page: Page[tuple[str, ...]]
+    ) -> list[UsageRow]:
+        """Groups in the order of their keys."""
+        return await self._database.read(lambda c: usage.select(c, owner, query, page))
+
+    async def _end_run(self, end: RunEnd) -> None:
+        ending = await self._database.compute(lambda: ends.prepare(end, self._piece))
+        if end.media and not await self._database.read(lambda c: ends.is_open(c, end)):
+            return  # not to leave media behind that nothing will refer to
+        for _ in range(_MEDIA_ATTEMPTS):
+            for medium in end.media:
+                await self._put(end.owner, medium)
+            try:
+                await self._database.write(lambda c: ends.write(c, ending))
+            except ends.MediaGone:
+                continue
+            return
+        raise StorageUnavailable()
+
+    async def _put(self, owner: Owner, medium: Media) -> None:
+        now = utcnow()
+        try:
+            await self._database.write(lambda c: media.put(c, owner, medium, self._piece, now))
+        except sa.exc.IntegrityError:
+            # Somebody put the same one at the same moment.
+            if not await self._database.read(lambda c: media.get(c, owner, [medium.sha256])):
+                raise
+
+    async def _write(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is carried through whatever becomes of the caller."""
+        task = asyncio.create_task(work, name="storage-write")
+        self._writes.add(task)
+        task.add_done_callback(self._written)
+        return await asyncio.shield(task)
+
+    def _written(self, task: asyncio.Task[Any]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may be gone: database trouble has been logged, the rest was for the caller
+
+
+def open_store(
+    url: str,
+    *,
+    connections: int = 4,
+    sqlite_synchronous: str = "FULL",
+    patience: float = PATIENCE,
+) -> SqlStore:
+    """A store for the database at `url`; `await store.open()` connects.
+
+    `connections`: to MySQL or MariaDB, each with a thread. `sqlite_synchronous`: FULL, or NORMAL, which may lose the last
+    transactions at power loss. `patience`: seconds over which a failing transaction is repeated. Raises ValueError for a
+    URL of another kind of database.
+    """
+    if sqlite_synchronous not in ("FULL", "NORMAL"):
+        raise ValueError("sqlite_synchronous must be FULL or NORMAL")
+    return SqlStore(url, connections=connections, sqlite_synchronous=sqlite_synchronous, patience=patience)
+
+
+def _check_inputs(session: Session) -> None:
+    size = json_size(session.inputs)
+    if size > MAX_JSON:
+        raise InvalidInput([Violation("inputs", f"must be at most {MAX_JSON} bytes as JSON, not {size}")])
+
+
+def _ping(connection: sa.Connection) -> None:
+    connection.execute(sa.select(sa.literal(1))).one()
+
+
+def _max_packet(connection: sa.Connection) -> int | None:
+    """The largest statement that the server takes, in bytes; None on SQLite."""
+    if connection.dialect.name == "sqlite":
+        return None
+    return int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one())

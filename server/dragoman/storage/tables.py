@@ -1,0 +1,235 @@
+"""The tables, as SQLAlchemy Core sees them. The migrations make them; a test holds that both say the same.
+
+    sessions ──┬── runs ──┬── run_events      the event log, in chunks
+               │          └── pieces          the rest of values too large for one statement
+               └── chat_events ── message_media ┄┄► media ── media_chunks
+    model_calls                               the ledger: bound to nothing, so that it outlives all of them
+
+Everything of an owner carries `principal` and `user`, and every query is scoped by both; what has no such columns hangs
+by its foreign key on something that has. Foreign keys do not cascade: what is deleted is deleted in so many words.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from dragoman.storage.types import Blob, Hash, Id, Identifier, Instant, Json, Money
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+TABLE_OPTIONS = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
+"""No table depends on the defaults of the server."""
+
+TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+)
+"""Columns of a `TokenUsage`, named as its fields."""
+
+
+def _owner() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("principal", Identifier(), nullable=False),
+        sa.Column("user", Identifier(), nullable=False),
+    ]
+
+
+def _tokens(*, nullable: bool = False) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.BigInteger(), nullable=nullable) for name in TOKENS]
+
+
+def _cost() -> list[sa.Column[Any]]:
+    """A `Cost` but for its currency; all NULL when there is none."""
+    return [
+        sa.Column("usd", Money()),
+        sa.Column("amount", Money()),
+        sa.Column("price_version", Identifier()),
+        sa.Column("exchange_rate", Identifier(64)),
+        sa.Column("rate_date", sa.Date()),
+        sa.Column("unit_prices", Json()),
+    ]
+
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    *_owner(),
+    sa.Column("agent_name", Identifier(), nullable=False),
+    sa.Column("title", sa.Text(), nullable=False),
+    sa.Column("metadata", Json(), nullable=False),
+    sa.Column("inputs", Json(), nullable=False),
+    sa.Column("create_time", Instant(), nullable=False),
+    sa.Column("update_time", Instant(), nullable=False),
+    sa.Column("message_count", sa.BigInteger(), nullable=False),
+    sa.Column("run_count", sa.BigInteger(), nullable=False),
+    sa.Column("active_run_id", Id()),
+    sa.Column("last_sequence", sa.BigInteger(), nullable=False),
+    sa.Index(None, "principal", "user", "update_time", "id"),
+    sa.Index(None, "principal", "user", "agent_name", "update_time", "id"),
+    **TABLE_OPTIONS,
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), nullable=False),
+    *_owner(),
+    sa.Column("agent_name", Identifier(), nullable=False),
+    sa.Column("provider", Identifier(), nullable=False),
+    sa.Column("model", Identifier(), nullable=False),
+    sa.Column("status", Identifier(16), nullable=False),
+    sa.Column("metadata", Json(), nullable=False),
+    sa.Column("create_time", Instant(), nullable=False),
+    sa.Column("update_time", Instant(), nullable=False),
+    sa.Column("end_time", Instant()),
+    sa.Column("lease_time", Instant(), nullable=False),
+    sa.Column("last_sequence", sa.BigInteger(), nullable=False),
+    sa.Column("last_message_sequence", sa.BigInteger()),
+    *_tokens(),
+    sa.Column("usd", Money(), nullable=False),
+    sa.Column("amount", Money(), nullable=False),
+    sa.Column("currency", Identifier(3), nullable=False),
+    sa.Column("model_calls", sa.BigInteger(), nullable=False),
+    sa.Column("unpriced_calls", sa.BigInteger(), nullable=False),
+    sa.Column("last_event", Blob()),
+    sa.Index(None, "principal", "user", "create_time", "id"),
+    sa.Index(None, "principal", "user", "agent_name", "create_time", "id"),
+    sa.Index(None, "principal", "user", "status", "create_time", "id"),
+    sa.Index(None, "session_id", "create_time", "id"),
+    sa.Index(None, "session_id", "last_message_sequence"),
+    sa.Index(None, "status", "lease_time"),
+    **TABLE_OPTIONS,
+)
+
+run_events = sa.Table(
+    "run_events",
+    metadata,
+    sa.Column("run_id", Id(), sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("first_sequence", sa.BigInteger(), primary_key=True, autoincrement=False),
+    sa.Column("last_sequence", sa.BigInteger(), nullable=False),
+    sa.Column("size", sa.BigInteger(), nullable=False),
+    sa.Column("events", Blob(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+pieces = sa.Table(
+    "pieces",
+    metadata,
+    sa.Column("run_id", Id(), sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("value_id", Id(), primary_key=True),
+    sa.Column("position", sa.Integer(), primary_key=True, autoincrement=False),
+    sa.Column("data", Blob(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+chat_events = sa.Table(
+    "chat_events",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    sa.Column("session_id", Id(), sa.ForeignKey("sessions.id"), nullable=False),
+    sa.Column("sequence", sa.BigInteger(), nullable=False),
+    *_owner(),
+    sa.Column("root_run_id", Id(), sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("run_id", Id(), nullable=False),
+    sa.Column("parent_run_id", Id()),
+    sa.Column("agent_name", Identifier(), nullable=False),
+    sa.Column("role", Identifier(32), nullable=False),
+    sa.Column("model_provider_slug", Identifier(), nullable=False),
+    sa.Column("model", Identifier(), nullable=False),
+    sa.Column("message_parts", Blob(), nullable=False),
+    sa.Column("media_count", sa.Integer(), nullable=False),
+    sa.Column("created_at", Instant(), nullable=False),
+    *_tokens(nullable=True),
+    *_cost(),
+    sa.Column("currency", Identifier(3)),
+    sa.UniqueConstraint("session_id", "sequence"),
+    sa.Index(None, "root_run_id", "sequence"),
+    sa.Index(None, "created_at"),
+    **TABLE_OPTIONS,
+)
+
+model_calls = sa.Table(
+    "model_calls",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    *_owner(),
+    sa.Column("session_id", Id(), nullable=False),
+    sa.Column("root_run_id", Id(), nullable=False),
+    sa.Column("root_agent_name", Identifier(), nullable=False),
+    sa.Column("run_id", Id(), nullable=False),
+    sa.Column("parent_run_id", Id()),
+    sa.Column("agent_name", Identifier(), nullable=False),
+    sa.Column("kind", Identifier(64), nullable=False),
+    sa.Column("provider", Identifier(), nullable=False),
+    sa.Column("model", Identifier(), nullable=False),
+    *_tokens(),
+    *_cost(),
+    # Also on calls without a price: the currency of the run's totals, so that they are counted beside the priced ones.
+    sa.Column("currency", Identifier(3), nullable=False),
+    sa.Column("status", Identifier(16), nullable=False),
+    sa.Column("stop_reason", Identifier(), nullable=False),
+    sa.Column("start_time", Instant(), nullable=False),
+    sa.Column("duration_us", sa.BigInteger(), nullable=False),
+    sa.Column("time_to_first_token_us", sa.BigInteger()),
+    sa.Index(None, "principal", "user", "start_time"),
+    sa.Index(None, "session_id", "start_time"),
+    sa.Index(None, "root_run_id"),
+    **TABLE_OPTIONS,
+)
+
+media = sa.Table(
+    "media",
+    metadata,
+    sa.Column("id", Id(), primary_key=True),
+    *_owner(),
+    sa.Column("sha256", Hash(), nullable=False),
+    sa.Column("mime_type", Identifier(), nullable=False),
+    sa.Column("size", sa.BigInteger(), nullable=False),
+    # How many rows of message_media name it. Changed under the row's lock, so that a run that ends and a session that
+    # is deleted at the same moment agree on whether it is still needed.
+    sa.Column("refs", sa.BigInteger(), nullable=False),
+    sa.Column("create_time", Instant(), nullable=False),
+    sa.UniqueConstraint("principal", "user", "sha256"),
+    **TABLE_OPTIONS,
+)
+
+media_chunks = sa.Table(
+    "media_chunks",
+    metadata,
+    sa.Column("media_id", Id(), sa.ForeignKey("media.id"), primary_key=True),
+    sa.Column("position", sa.Integer(), primary_key=True, autoincrement=False),
+    sa.Column("data", Blob(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+message_media = sa.Table(
+    "message_media",
+    metadata,
+    sa.Column("message_id", Id(), sa.ForeignKey("chat_events.id"), primary_key=True),
+    sa.Column("position", sa.Integer(), primary_key=True, autoincrement=False),
+    sa.Column("sha256", Hash(), nullable=False),
+    **TABLE_OPTIONS,
+)
