@@ -13,12 +13,13 @@ seen (a model that could not be reached to be metered), the rest becomes a row o
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from agno.metrics import BaseMetrics, RunMetrics
+from agno.metrics import RunMetrics
 from agno.models.base import Model
 from agno.models.message import Message
 from agno.run.agent import RunOutput
@@ -37,6 +38,8 @@ AUXILIARY: Final = "auxiliary"
 
 CLOSE_GRACE: Final = 5.0
 """Seconds that tasks with open calls have to end after they were cancelled."""
+
+Counts: TypeAlias = tuple[int, ...]
 
 _INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 
@@ -71,16 +74,24 @@ class Call:
         self.status: CallStatus | None = None
         """None while it is under way."""
         self.usage = TokenUsage()
+        self.counted: Counts = (0, 0, 0, 0)
+        """Input, output, cache read and cache write tokens as Agno counts them, by which its sums are compared."""
         self.stop_reason = ""
         self.error: BaseException | None = None
         self.http_status: int | None = None
         self.announced = False
+        """True when an event has told of it."""
+        self.settled = False
+        """True when Agno's sums contain it."""
         self.has_run = True
         """False when Agno did not say for which run it is."""
+        self.held: list[dict[str, Any]] = []
+        """Tool calls of which it is not yet known whether they are whole."""
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.cost: Cost | None = None
-        self.stream: AsyncGenerator[Any, None] | None = None
+        self.closed: asyncio.Event | None = None
+        """Of a streamed call: set when its request is closed."""
         self.task: asyncio.Task[Any] | None = None
         self.start_time = utcnow()
         self.end_time: datetime | None = None
@@ -112,6 +123,16 @@ class Call:
         return timedelta(seconds=time.perf_counter() - self._started)
 
 
+def counts(figures: Any) -> Counts:
+    """What Agno's metrics or its event say, in the order of the first fields of TokenUsage."""
+    return (
+        figures.input_tokens or 0,
+        figures.output_tokens or 0,
+        figures.cache_read_tokens or 0,
+        figures.cache_write_tokens or 0,
+    )
+
+
 class Ledger:
     """The calls of one run. Used on one event loop."""
 
@@ -130,6 +151,11 @@ class Ledger:
     def members(self) -> list[Source]:
         """The members' runs, in the order in which they began."""
         return [source for source in self._sources.values() if source.is_member]
+
+    @property
+    def agno_ids(self) -> list[str]:
+        """Agno's ids of all runs that have called a model."""
+        return list(self._sources)
 
     def open(self, model: Model, arguments: Mapping[str, Any]) -> Call:
         """A request is about to be made. `arguments` are those of `Model.ainvoke` and its like."""
@@ -183,18 +209,15 @@ class Ledger:
     def settle(self, agno_run_id: str | None, metrics: RunMetrics | None) -> None:
         """Explains what Agno counted for a completed run by the calls that were seen; books the rest."""
         source = self._sources.get(agno_run_id or "", self._root)
-        taken: set[UUID] = set()
         for kind, entries in ((metrics.details if metrics else None) or {}).items():
             for entry in entries:
-                left = _figures(entry)
+                left = counts(entry)
                 for call in self._explaining(source, kind, entry.id):
-                    rest = tuple(a - b for a, b in zip(left, _counted(call), strict=True))
-                    if call.id not in taken and min(rest) >= 0 and (rest != left or call.has_run):
-                        left = rest
-                        taken.add(call.id)
-                        call.kind = kind
+                    rest = tuple(a - b for a, b in zip(left, call.counted, strict=True))
+                    if min(rest) >= 0:
+                        left, call.kind, call.settled = rest, kind, True
                 if any(left):
-                    self._book(source, kind, entry.provider, entry.id, _usage(left))
+                    self._book(source, kind, entry.provider, entry.id, TokenUsage(*left))
 
     def last(self) -> Call | None:
         """The latest call in which the run's own agent worked at its answer."""
@@ -217,16 +240,22 @@ class Ledger:
 
     async def close(self, iterating: asyncio.Task[Any] | None) -> None:
         """Ends the calls that are still open, and the tasks that make them, but for the one that iterates the run."""
-        tasks = set()
+        tasks: set[asyncio.Task[Any]] = set()
+        streams: list[asyncio.Event] = []
         for call in [call for call in self._calls if call.status is None]:
             self.end(call, asyncio.CancelledError())
             if call.task is not None and call.task is not iterating and not call.task.done():
                 call.task.cancel()
                 tasks.add(call.task)
-            elif call.stream is not None:
-                await call.stream.aclose()
+            elif call.closed is not None:
+                streams.append(call.closed)
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_GRACE)
+        # A generator that Agno has dropped is closed by the event loop: its request ends a few steps from now.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_GRACE):
+                for closed in streams:
+                    await closed.wait()
 
     def _source(self, run: RunOutput | TeamRunOutput | None) -> Source:
         if run is None or run.run_id is None:
@@ -251,18 +280,12 @@ class Ledger:
             and call.source.agno_id == (event.run_id or self._root.agno_id)
         ]
         told = (event.input_tokens or 0, event.output_tokens or 0)
-        same = (call for call in waiting if _counted(call)[:2] == told)
+        same = (call for call in waiting if call.counted[:2] == told)
         return next(same, None) or next((call for call in waiting if call.kind == MAIN), None)
 
     def _unmetered(self, event: Any) -> Call:
         """The row of a call that was seen by its event alone."""
-        usage = TokenUsage(
-            input_tokens=event.input_tokens or 0,
-            output_tokens=event.output_tokens or 0,
-            cache_read_tokens=event.cache_read_tokens or 0,
-            cache_write_tokens=event.cache_write_tokens or 0,
-            reasoning_tokens=event.reasoning_tokens or 0,
-        )
+        usage = replace(TokenUsage(*counts(event)), reasoning_tokens=event.reasoning_tokens or 0)
         source = self._sources.get(event.run_id or "", self._root)
         call = self._book(source, MAIN, event.model_provider or "", event.model or "", usage)
         if event.time_to_first_token is not None:
@@ -270,19 +293,31 @@ class Ledger:
         return call
 
     def _explaining(self, source: Source, kind: str, model: str) -> list[Call]:
-        """Completed calls that may be part of what Agno counted for the source: those of agents inside of it too."""
-        return [
+        """Completed calls that may be part of what Agno counted for the source, its own first.
+
+        Agno counts an agent inside of another (one that reasons, for example) with the outer one, but not one that a
+        tool runs: these never fit in, as the source's own calls leave no room for them.
+        """
+        able = [
             call
             for call in self._calls
             if call.status is CallStatus.COMPLETED
+            and not call.settled
             and call.model == model
             and call.kind in (kind, AUXILIARY)
             and (call.source is source or not call.source.is_member)
         ]
+        return sorted(able, key=lambda call: call.source is not source)
 
     def _book(self, source: Source, kind: str, provider: str, model: str, usage: TokenUsage) -> Call:
         call = Call(source, kind=kind, provider=provider, model=model, message=None)
         call.usage = usage
+        call.counted = (
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+        )
         self._calls.append(call)
         self.end(call)
         return call
@@ -308,3 +343,10 @@ class Ledger:
             duration=call.duration,
             time_to_first_token=call.time_to_first_token,
         )
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        return ids.new_id()

@@ -1,0 +1,191 @@
+"""The conversation before a run and what the run adds to it.
+
+Before: stored messages as Agno's, their media rehydrated, exactly as they went to the provider. After: the new
+messages of the run and of its members, mended so that the next turn is accepted whatever happened to this one:
+
+    a tool call without its result, and a result without its call, are left out
+    an assistant message with nothing left to say is left out
+    thinking that the provider would not take back (unsigned, or the last block) is left out
+    the text of an answer that broke off is kept as an assistant message
+
+A message that is whole is not touched.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from agno.models.message import Message
+
+from dragoman import ids, records
+from dragoman.adapter import messages as rows
+from dragoman.adapter.calls import Call, Ledger, Source
+from dragoman.adapter.ports import HistorySource
+from dragoman.engine.ports import RunOrder
+
+logger = logging.getLogger(__name__)
+
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+
+
+async def load(source: HistorySource, order: RunOrder, runs: int | None) -> list[Message]:
+    """The messages of the last `runs` runs. Raises StorageUnavailable, MediaMissing."""
+    if runs == 0:
+        return []
+    stored = await source.load_history(order.owner, order.session.id, runs)
+    hashes = list(dict.fromkeys(sha256 for message in stored for sha256 in message.media))
+    media = await source.get_media(order.owner, hashes) if hashes else {}
+    return [rows.decode(message.parts, media) for message in stored]
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Turns the live conversations of one run into rows. Asked again, it gives the same ids."""
+
+    ledger: Ledger
+    start_time: datetime
+    earlier: set[str] = field(default_factory=set)
+    """Ids of Agno's messages that were there before the run."""
+    _ids: dict[str, UUID] = field(default_factory=dict)
+    _contents: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, messages: Iterable[Message] | None) -> None:
+        """Remembers what assistant messages say: Agno overwrites the last one when it is cancelled."""
+        for message in messages or ():
+            if message.role == "assistant" and message.id not in self._contents:
+                self._contents[message.id] = message.content
+
+    def record(self, own: Sequence[Message]) -> tuple[list[records.Message], list[records.Media]]:
+        """The rows of the run's own conversation, then those of its members', and the media they refer to."""
+        ledger = self.ledger
+        made: list[records.Message] = []
+        media: dict[bytes, records.Media] = {}
+        for source in (ledger.root, *ledger.members):
+            conversation = own if source is ledger.root else source.messages or ()
+            for message in self._new(conversation, source):
+                made.append(self._row(message, source, media))
+        return made, list(media.values())
+
+    def _new(self, conversation: Sequence[Message], source: Source) -> list[Message]:
+        new = [
+            message.model_copy(update={"content": self._contents.get(message.id, message.content)})
+            if message.role == "assistant"
+            else message
+            for message in conversation
+            if not message.from_history
+            and message.id not in self.earlier
+            and message.role not in ("system", "developer")
+            and message.add_to_agent_memory
+            and not message.temporary
+        ]
+        call = self.ledger.unfinished(source)
+        if call is not None and (partial := _partial(call, {message.id for message in new})):
+            new.append(partial)
+        return mended(new)
+
+    def _row(self, message: Message, source: Source, media: dict[bytes, records.Media]) -> records.Message:
+        try:
+            encoded = rows.encode(message)
+        except rows.Unstorable:
+            logger.warning(
+                "a message holds what cannot be stored; it is stored as text",
+                extra={"run_id": str(source.run_id), "role": message.role},
+            )
+            encoded = rows.encode(rows.storable(message))
+        media.update((medium.sha256, medium) for medium in encoded.media)
+        call = self.ledger.of_message(message.id) if message.role == "assistant" else None
+        made = datetime.fromtimestamp(message.created_at, UTC)
+        return records.Message(
+            id=self._ids.setdefault(message.id, ids.new_id()),
+            run_id=source.run_id,
+            parent_run_id=source.parent_run_id,
+            agent_name=source.agent_name,
+            role=message.role,
+            provider=call.provider if call else "",
+            model=call.model if call else "",
+            parts=encoded.parts,
+            create_time=(call.end_time if call else None) or max(made, self.start_time),
+            media=tuple(medium.sha256 for medium in encoded.media),
+            usage=call.usage if call else None,
+            cost=call.cost if call else None,
+        )
+
+
+def mended(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation, acceptable to a provider. Messages that need no mending are the same objects."""
+    answered = {message.tool_call_id for message in messages if message.role == "tool"}
+    kept: list[Message] = []
+    called: set[str] = set()
+    for message in messages:
+        if message.role == "assistant":
+            mended_message = _mended_assistant(message, answered)
+            if mended_message is None:
+                continue
+            called.update(str(call.get("id")) for call in mended_message.tool_calls or ())
+            kept.append(mended_message)
+        elif message.role != "tool" or message.tool_call_id in called:
+            kept.append(message)
+    return kept
+
+
+def _mended_assistant(message: Message, answered: set[str | None]) -> Message | None:
+    calls = [call for call in message.tool_calls or () if call.get("id") in answered]
+    blocks = (message.provider_data or {}).get("content_blocks")
+    changes: dict[str, Any] = {}
+    if message.tool_calls and len(calls) != len(message.tool_calls):
+        changes["tool_calls"] = calls or None
+    if isinstance(blocks, list):
+        sound = _sound(blocks, {call.get("id") for call in calls})
+        if sound != blocks:
+            changes["provider_data"] = {**(message.provider_data or {}), "content_blocks": sound}
+    if not calls and not _says(message, changes.get("provider_data", message.provider_data)):
+        return None
+    return message.model_copy(update=changes) if changes else message
+
+
+def _sound(blocks: list[Any], calls: set[Any]) -> list[Any]:
+    """The blocks that a provider takes back."""
+    sound = [
+        block
+        for block in blocks
+        if not isinstance(block, dict)
+        or not (
+            (block.get("type") == "tool_use" and block.get("id") not in calls)
+            or (block.get("type") == "thinking" and not block.get("signature"))
+            or (block.get("type") == "text" and not str(block.get("text") or "").strip())
+        )
+    ]
+    while sound and isinstance(sound[-1], dict) and sound[-1].get("type") in _THINKING:
+        sound.pop()
+    return sound
+
+
+def _says(message: Message, provider_data: dict[str, Any] | None) -> bool:
+    """Whether anything is left of an assistant message without tool calls."""
+    blocks = (provider_data or {}).get("content_blocks")
+    if isinstance(blocks, list):
+        return bool(blocks)
+    if isinstance(message.content, str):
+        if message.content.strip():
+            return True
+    elif message.content:
+        return True
+    outputs = (message.audio_output, message.image_output, message.video_output, message.file_output)
+    return any(output is not None for output in outputs)
+
+
+def _partial(call: Call, known: set[str]) -> Message | None:
+    """What an answer that broke off had said."""
+    text = "".join(call.text)
+    if call.message is None or call.message.id in known or not text.strip():
+        return None
+    return Message(
+        id=call.message.id,
+        role="assistant",
+        content=text,
+        reasoning_content="".join(call.reasoning) or None,
+        created_at=call.message.created_at,
+    )

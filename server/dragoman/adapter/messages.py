@@ -1,0 +1,245 @@
+"""Agno's messages as rows of `chat_events`, and back: both directions in one place.
+
+`Message.parts` is one JSON object: Agno's own fields under their own names, those that its `to_dict()` leaves out
+included, and fields that its author added under `extra`. A field that has its default is not written. The order of
+keys is kept, and numbers of any size are exact, since a history must go back to the provider byte for byte. (That is
+why it is the standard library's JSON: faster ones read large integers as floats.)
+
+A medium's bytes, in `content`, are one of
+
+    {"base64": ...}                          below `INLINE_BELOW`
+    {"text": ...}                            a file whose content is a `str`, likewise
+    {"sha256": ..., "size": ...}             else: in the media table; with `"text": true` for a `str`
+
+What JSON cannot hold is never stored as something else in silence: `encode` raises `Unstorable` for NaN, infinities
+and lone surrogates, and writes other foreign objects as `values.plain` shows them. `storable` makes any message fit.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agno.media import Audio, File, Image, Video
+from agno.media.reference import MediaReference
+from agno.metrics import MessageMetrics
+from agno.models.message import Citations, Message, MessageReferences
+from pydantic import BaseModel
+
+from dragoman.adapter import media as looks
+from dragoman.adapter.media import AgnoMedia
+from dragoman.adapter.values import plain
+from dragoman.records import Media
+
+MAX_PLAIN_BYTES: Final = 64 * 1024 * 1024
+
+_MANY: Final[Mapping[str, type[BaseModel]]] = {
+    "images": Image,
+    "audio": Audio,
+    "videos": Video,
+    "files": File,
+}
+_ONE: Final[Mapping[str, type[BaseModel]]] = {
+    "image_output": Image,
+    "audio_output": Audio,
+    "video_output": Video,
+    "file_output": File,
+}
+_MODELS: Final[Mapping[str, type[BaseModel]]] = {"citations": Citations, "references": MessageReferences}
+
+_DEFAULTS: Final = {
+    name: field.default for name, field in Message.model_fields.items() if field.default_factory is None
+}
+
+
+class Unstorable(ValueError):
+    """The message holds what JSON cannot: NaN, an infinity, a lone surrogate, a cycle."""
+
+
+class MediaMissing(LookupError):
+    """A medium that a stored message refers to is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A message as it is stored."""
+
+    parts: bytes
+    media: tuple[Media, ...]
+    """Those that `parts` refers to, in order."""
+
+
+def encode(message: Message) -> Encoded:
+    """The message as JSON, its large media apart. Raises Unstorable."""
+    apart: list[Media] = []
+    document: dict[str, Any] = {}
+    for name in Message.model_fields:
+        value = getattr(message, name)
+        if name in _DEFAULTS and value is _DEFAULTS[name]:
+            continue
+        if name in _MANY and value is not None:
+            value = [_medium(medium, apart) for medium in value]
+        elif name in _ONE and value is not None:
+            value = _medium(value, apart)
+        elif name in _MODELS and value is not None:
+            value = _fields(value)
+        elif name == "metrics":
+            value = _metrics(value)
+        document[name] = value
+    if message.model_extra:
+        document["extra"] = message.model_extra
+    return Encoded(_dumps(document), tuple(apart))
+
+
+def decode(parts: bytes, media: Mapping[bytes, Media]) -> Message:
+    """The message that was stored. Raises MediaMissing when a medium that it refers to is not in `media`."""
+    document: dict[str, Any] = json.loads(parts)
+    extra: dict[str, Any] = document.pop("extra", {})
+    for name, value in document.items():
+        if value is None:
+            continue
+        if name in _MANY:
+            document[name] = [_restored(_MANY[name], medium, media) for medium in value]
+        elif name in _ONE:
+            document[name] = _restored(_ONE[name], value, media)
+        elif name == "metrics":
+            document[name] = MessageMetrics(**value)
+        elif name == "citations":
+            document[name] = Citations.model_validate(value)
+        elif name == "references":
+            document[name] = MessageReferences.model_validate(value)
+    return Message.model_construct(**document, **extra)
+
+
+def storable(message: Message) -> Message:
+    """A copy that `encode` takes: what JSON cannot hold is replaced by what `values.plain` shows of it."""
+    kept: dict[str, Any] = {}
+    for name in (*Message.model_fields, *(message.model_extra or ())):
+        value = getattr(message, name)
+        whole = isinstance(value, BaseModel | MessageMetrics) or name in _MANY
+        kept[name] = value if whole else plain(value, max_bytes=MAX_PLAIN_BYTES)
+    for name, model in _MODELS.items():
+        if kept[name] is not None:
+            kept[name] = model.model_validate(plain(kept[name], max_bytes=MAX_PLAIN_BYTES))
+    for name in _MANY:
+        kept[name] = [_plain_medium(medium) for medium in kept[name]] if kept[name] else kept[name]
+    for name in _ONE:
+        kept[name] = _plain_medium(kept[name]) if kept[name] is not None else None
+    return Message.model_construct(**kept)
+
+
+def hash_of(data: bytes) -> bytes:
+    """The hash by which a medium is kept."""
+    return hashlib.sha256(data).digest()
+
+
+def _dumps(document: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(
+            document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_foreign
+        )
+        return text.encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Unstorable(type(error).__name__) from error
+
+
+def _foreign(value: object) -> object:
+    """What JSON has no form for."""
+    return plain(value, max_bytes=MAX_PLAIN_BYTES)
+
+
+def _fields(model: BaseModel) -> dict[str, Any]:
+    """A Pydantic model's own fields and extras, those with their defaults left out."""
+    fields = type(model).model_fields
+    document: dict[str, Any] = {}
+    for name, value in {**vars(model), **(model.model_extra or {})}.items():
+        if name in fields and value is fields[name].default:
+            continue
+        if isinstance(value, BaseModel):
+            document[name] = _fields(value)
+        elif isinstance(value, list):
+            document[name] = [_fields(item) if isinstance(item, BaseModel) else item for item in value]
+        else:
+            document[name] = value
+    return document
+
+
+def _metrics(metrics: MessageMetrics) -> dict[str, Any]:
+    """All but the timer, which is of this process."""
+    return {
+        field.name: value
+        for field in dataclasses.fields(metrics)
+        if field.name != "timer" and (value := getattr(metrics, field.name)) != field.default
+    }
+
+
+def _medium(medium: AgnoMedia, apart: list[Media]) -> dict[str, Any]:
+    document = _fields(medium)
+    content = document.pop("content", None)
+    if isinstance(document.get("filepath"), Path):
+        document["filepath"] = {"path": str(document["filepath"])}
+    if content is None:
+        return document
+    if isinstance(content, str):
+        data = content.encode()
+        small: dict[str, Any] = {"text": content}
+    elif isinstance(content, bytes):
+        data = content
+        small = {"base64": base64.b64encode(content).decode()} if len(data) < looks.INLINE_BELOW else {}
+    else:
+        return {**document, "content": {"value": content}}
+    if len(data) < looks.INLINE_BELOW:
+        return {**document, "content": small}
+    stored = Media(hash_of(data), looks.type_of(medium), data)
+    apart.append(stored)
+    reference: dict[str, Any] = {"sha256": stored.id, "size": len(data)}
+    if isinstance(content, str):
+        reference["text"] = True
+    return {**document, "content": reference}
+
+
+def _restored(model: type[BaseModel], document: dict[str, Any], media: Mapping[bytes, Media]) -> BaseModel:
+    fields = dict(document)
+    if isinstance(fields.get("filepath"), dict):
+        fields["filepath"] = Path(fields["filepath"]["path"])
+    if isinstance(fields.get("media_reference"), dict):
+        fields["media_reference"] = MediaReference(**fields["media_reference"])
+    if (content := fields.get("content")) is not None:
+        fields["content"] = content_of(content, media)
+    return model.model_construct(**fields)
+
+
+def content_of(content: Mapping[str, Any], media: Mapping[bytes, Media]) -> Any:
+    """A stored medium's content: bytes, or what else it was. Raises MediaMissing."""
+    if "sha256" in content:
+        sha256 = bytes.fromhex(content["sha256"])
+        if sha256 not in media:
+            raise MediaMissing(content["sha256"])
+        data = media[sha256].data
+        return data.decode() if content.get("text") else data
+    if "base64" in content:
+        return base64.b64decode(content["base64"])
+    return content["text"] if "text" in content else content["value"]
+
+
+def _plain_medium(medium: AgnoMedia) -> AgnoMedia:
+    fields: dict[str, Any] = {**vars(medium), **(medium.model_extra or {})}
+    content = fields.pop("content", None)
+    reference = fields.pop("media_reference", None)
+    if isinstance(content, str):
+        content = plain(content, max_bytes=MAX_PLAIN_BYTES)
+    kept: Any = plain(fields, max_bytes=MAX_PLAIN_BYTES)
+    return type(medium).model_construct(**kept, content=content, media_reference=reference)
+
+
+def references(document: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """The media in a stored message, as (field, document), in order."""
+    for name in _MANY:
+        yield from ((name, medium) for medium in document.get(name) or ())
+    for name in _ONE:
+        if (medium := document.get(name)) is not None:
+            yield name, medium

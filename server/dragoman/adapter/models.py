@@ -1,0 +1,327 @@
+"""Models, metered: how the calls of the models that an agent was built with are seen, bounded and kept honest.
+
+An agent's author makes a model once and shares it between all runs. `instrument` finds every model that an agent (or
+a team, its members, its managers) may call and gives each object a subclass of its own class, once: the object stays
+the author's, with its state and settings, and behaves as before outside of a run. Within a run, which a context
+variable tells, every request is a `Call` in the run's ledger.
+
+Anthropic's models learn some manners besides:
+
+    one client for all objects with the same credentials, with our time-out and retries unless the author set his own
+    tokens are known from the first byte on, so that a call that is broken off still costs what it cost
+    a tool call that the answer's end cut off is never executed: its arguments are half of what the model meant
+    ciphertext of redacted thinking is not passed off as reasoning; it stays in the provider's data, for the history
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from types import new_class
+from typing import Any, Final, NoReturn
+
+from agno.agent import Agent
+from agno.models.anthropic import Claude
+from agno.models.base import Model
+from agno.models.response import ModelResponse
+from agno.team import Team
+from anthropic import APIStatusError, AsyncAnthropic
+
+from dragoman.adapter.calls import Call, Ledger, counts
+from dragoman.adapter.clients import Clients
+from dragoman.records import TokenUsage
+
+logger = logging.getLogger(__name__)
+
+CUT_OFF: Final = frozenset({"max_tokens", "model_context_window_exceeded", "stop_sequence", "refusal"})
+"""Stop reasons with which the last block of an answer may be half of what it was to be."""
+
+_COUNT_CACHE_AS_INPUT: Final = (
+    "agno.models.openai.",
+    "agno.models.google.",
+    "agno.models.mistral.",
+    "agno.models.litellm.",
+    "agno.models.perplexity.",
+    "agno.models.ramp.",
+    "agno.models.azure.ai_foundry",
+)
+"""Modules of models whose `input_tokens` include those that the cache served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a model needs of the run that it is called in."""
+
+    ledger: Ledger
+    clients: Clients
+
+
+scope: ContextVar[Scope | None] = ContextVar("dragoman_scope", default=None)
+"""The run under way. Set around every step of the run; tasks that a step starts inherit it."""
+
+_call: ContextVar[Call | None] = ContextVar("dragoman_call", default=None)
+"""The call under way. Set around every step of it: the methods that read it have no other way to know."""
+
+
+class Metered(Model):
+    """Mixed in before the class of any model: opens a call for each request."""
+
+    __slots__ = ()
+
+    async def ainvoke(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """One request, answered in one piece."""
+        now, parent = scope.get(), _author(super())
+        if now is None or _call.get() is not None:
+            answer: ModelResponse = await parent.ainvoke(*args, **kwargs)
+            return answer
+        call = now.ledger.open(self, kwargs)
+        token = _call.set(call)
+        try:
+            response: ModelResponse = await parent.ainvoke(*args, **kwargs)
+        except BaseException as error:
+            now.ledger.end(call, error)
+            raise
+        finally:
+            _call.reset(token)
+        self._saw(call, response)
+        now.ledger.end(call)
+        return response
+
+    async def ainvoke_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ModelResponse]:
+        """One request, answered piece by piece."""
+        now, parent = scope.get(), _author(super())
+        stream: AsyncGenerator[ModelResponse, None] = parent.ainvoke_stream(*args, **kwargs)
+        if now is None or _call.get() is not None:
+            async with aclosing(stream):
+                async for delta in stream:
+                    yield delta
+            return
+        call = now.ledger.open(self, kwargs)
+        call.closed = asyncio.Event()
+        try:
+            async with aclosing(stream):
+                while (step := await _step(call, stream)) is not None:
+                    self._saw(call, step)
+                    yield step
+            now.ledger.end(call)
+        except BaseException as error:
+            now.ledger.end(call, error)
+            raise
+        finally:
+            call.closed.set()
+
+    def invoke(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """The same for callers in a thread."""
+        now, parent = scope.get(), _author(super())
+        if now is None or _call.get() is not None:
+            answer: ModelResponse = parent.invoke(*args, **kwargs)
+            return answer
+        call = now.ledger.open(self, kwargs)
+        token = _call.set(call)
+        try:
+            response: ModelResponse = parent.invoke(*args, **kwargs)
+        except BaseException as error:
+            now.ledger.end(call, error)
+            raise
+        finally:
+            _call.reset(token)
+        self._saw(call, response)
+        now.ledger.end(call)
+        return response
+
+    def invoke_stream(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponse]:
+        """The same for callers in a thread, piece by piece."""
+        now, parent = scope.get(), _author(super())
+        if now is None or _call.get() is not None:
+            yield from parent.invoke_stream(*args, **kwargs)
+            return
+        call = now.ledger.open(self, kwargs)
+        stream = parent.invoke_stream(*args, **kwargs)
+        try:
+            while True:
+                token = _call.set(call)
+                try:
+                    delta = next(stream, None)
+                finally:
+                    _call.reset(token)
+                if delta is None:
+                    break
+                self._saw(call, delta)
+                yield delta
+        except BaseException as error:
+            now.ledger.end(call, error)
+            raise
+        now.ledger.end(call)
+
+    def _saw(self, call: Call, delta: ModelResponse) -> None:
+        """Notes what a piece of the answer says."""
+        if delta.content or delta.reasoning_content or delta.tool_calls:
+            call.first_token()
+        if isinstance(delta.content, str):
+            call.text.append(delta.content)
+        if delta.reasoning_content:
+            call.reasoning.append(delta.reasoning_content)
+        if delta.response_usage is not None:
+            self._count(call, delta)
+
+    def _count(self, call: Call, delta: ModelResponse) -> None:
+        """Adds the tokens that a piece of the answer reports."""
+        told = delta.response_usage
+        if told is None:
+            return
+        figures = counts(told)
+        call.counted = tuple(a + b for a, b in zip(call.counted, figures, strict=True))
+        tokens, output, cache_read, cache_write = figures
+        if _counts_cache_as_input(self.__class__):
+            tokens = max(0, tokens - cache_read - cache_write)
+        call.usage += TokenUsage(
+            input_tokens=tokens,
+            output_tokens=output,
+            cache_read_tokens=cache_read,
+            cache_write_tokens=cache_write,
+            reasoning_tokens=told.reasoning_tokens or 0,
+            input_audio_tokens=told.audio_input_tokens or 0,
+            output_audio_tokens=told.audio_output_tokens or 0,
+        )
+
+
+class MeteredClaude(Metered, Claude):
+    """The same for Claude and all classes derived from it."""
+
+    __slots__ = ()
+
+    def get_async_client(self) -> AsyncAnthropic:
+        """The client that all models with the same credentials share in this process."""
+        now = scope.get()
+        if now is None:
+            return super().get_async_client()
+        return now.clients.of(self, super().get_async_client)
+
+    def _parse_provider_response(
+        self, response: Any, response_format: Any = None, **kwargs: Any
+    ) -> ModelResponse:
+        parsed = super()._parse_provider_response(response, response_format=response_format, **kwargs)
+        parsed.redacted_reasoning_content = None
+        if (call := _call.get()) is not None:
+            call.stop_reason = response.stop_reason or ""
+            _report(call, response.usage)
+        return parsed
+
+    def _parse_provider_response_delta(self, response: Any, response_format: Any = None) -> ModelResponse:
+        parsed = super()._parse_provider_response_delta(response, response_format=response_format)
+        parsed.redacted_reasoning_content = None
+        if (call := _call.get()) is None:
+            return parsed
+        match response.type:
+            case "message_start":
+                _report(call, response.message.usage)
+            case "content_block_start":
+                call.first_token()
+            case "content_block_stop" if parsed.tool_calls:
+                # Whether they are whole is known at the end of the answer only.
+                call.held.extend(parsed.tool_calls)
+                parsed.tool_calls = []
+            case "message_delta":
+                call.stop_reason = response.delta.stop_reason or call.stop_reason
+                _report(call, response.usage)
+            case "message_stop":
+                if call.stop_reason not in CUT_OFF:
+                    parsed.tool_calls = [*call.held]
+                call.held.clear()
+        return parsed
+
+    def _count(self, call: Call, delta: ModelResponse) -> None:
+        """Nothing: the tokens are known from the provider's own figures, and earlier."""
+
+    def _handle_api_error(self, e: Exception) -> NoReturn:
+        if (call := _call.get()) is not None and isinstance(e, APIStatusError):
+            call.http_status = e.status_code
+        super()._handle_api_error(e)
+
+
+def instrument(component: Agent | Team) -> None:
+    """Meters every model that the agent or team, its members and its managers may call."""
+    seen: set[int] = set()
+    pending: list[object] = [component]
+    while pending:
+        item = pending.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Model):
+            _meter(item)
+        elif isinstance(item, list | tuple):
+            pending.extend(item)
+        elif isinstance(item, Agent | Team):
+            pending.extend(vars(item).values())
+        elif type(item).__module__.startswith("agno.") and hasattr(item, "__dict__"):
+            # A manager, a configuration, a toolkit: what it holds itself, and no further.
+            pending.extend(
+                value for value in vars(item).values() if isinstance(value, Model | Agent | Team | list)
+            )
+
+
+def _meter(model: Model) -> None:
+    if model.retries:
+        logger.warning(
+            "a model's own retries are switched off: they would repeat what was already streamed",
+            extra={"model": model.id, "retries": model.retries},
+        )
+        model.retries = 0
+    if not isinstance(model, Metered):
+        model.__class__ = _metered(type(model))
+
+
+@cache
+def _metered(cls: type[Model]) -> type[Model]:
+    """The class's metered subclass, which goes by its name."""
+    mixin = MeteredClaude if issubclass(cls, Claude) else Metered
+
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace.update(__module__=cls.__module__, __qualname__=cls.__qualname__, __doc__=cls.__doc__)
+
+    return new_class(cls.__name__, (mixin, cls), exec_body=fill)
+
+
+def _author(parent: Any) -> Any:
+    """The author's own class as seen from here. Agno declares the methods abstract: to a type checker there is none."""
+    return parent
+
+
+@cache
+def _counts_cache_as_input(cls: type) -> bool:
+    return any(base.__module__.startswith(_COUNT_CACHE_AS_INPUT) for base in cls.__mro__)
+
+
+async def _step(call: Call, stream: AsyncGenerator[ModelResponse, None]) -> ModelResponse | None:
+    """The next piece; None at the end. Within a step no other code of the task runs, so the variable is the call's."""
+    token = _call.set(call)
+    try:
+        return await anext(stream, None)
+    finally:
+        _call.reset(token)
+
+
+def _report(call: Call, told: Any) -> None:
+    """Takes over Anthropic's figures, which are cumulative; what it leaves out is as before."""
+    before = call.usage
+    creation = getattr(told, "cache_creation", None)
+    details = getattr(told, "output_tokens_details", None)
+    call.usage = TokenUsage(
+        input_tokens=_told(told, "input_tokens", before.input_tokens),
+        output_tokens=_told(told, "output_tokens", before.output_tokens),
+        cache_read_tokens=_told(told, "cache_read_input_tokens", before.cache_read_tokens),
+        cache_write_tokens=_told(told, "cache_creation_input_tokens", before.cache_write_tokens),
+        cache_write_1h_tokens=_told(creation, "ephemeral_1h_input_tokens", before.cache_write_1h_tokens),
+        reasoning_tokens=_told(details, "thinking_tokens", before.reasoning_tokens),
+    )
+    now = call.usage
+    call.counted = (now.input_tokens, now.output_tokens, now.cache_read_tokens, now.cache_write_tokens)
+
+
+def _told(figures: Any, name: str, before: int) -> int:
+    value = getattr(figures, name, None)
+    return before if value is None else int(value)

@@ -1,0 +1,288 @@
+"""Runs agents: a fresh one per run, around the author's shared models, iterated to its end or until it is stopped.
+
+    build the agent ─► load the history ─► `arun` ─► map each event ─► the outcome
+
+Whatever goes wrong on this way ends up in the outcome, never in an exception; only cancellation passes through. While
+the run is under way, its ledger and Agno's live list of messages hold what it has done, so that the outcome is valid
+at any moment: an interrupted run keeps its text, its tool results and its costs.
+
+When the iteration ends, by itself or not, nothing of the run stays behind: model requests are closed, members that
+still work are cancelled, and what Agno notes of a run process-wide is deleted.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from agno.agent import Agent
+from agno.models.message import Message
+from agno.run import agent as agent_run
+from agno.run import cancel
+from agno.run import team as team_run
+from agno.run.background import await_background_runs
+from agno.run.base import RunContext
+from agno.team import Team
+
+from dragoman.adapter import failures, history, media, models, values
+from dragoman.adapter.calls import Ledger
+from dragoman.adapter.clients import Clients
+from dragoman.adapter.events import Mapping, requirements
+from dragoman.adapter.ports import Builder, HistorySource
+from dragoman.engine.ports import Outcome, Pricer, RunOrder
+from dragoman.records import CallStatus, utcnow
+from dragoman.v1 import event_pb2
+
+logger = logging.getLogger(__name__)
+
+CLOSE_GRACE: Final = 5.0
+"""Seconds that Agno's own bookkeeping has when the server stops."""
+
+FINISH_REASONS: Final[dict[str, event_pb2.FinishReason.ValueType]] = {
+    "end_turn": event_pb2.FINISH_REASON_STOP,
+    "pause_turn": event_pb2.FINISH_REASON_STOP,
+    "max_tokens": event_pb2.FINISH_REASON_MAX_TOKENS,
+    "model_context_window_exceeded": event_pb2.FINISH_REASON_MAX_TOKENS,
+    "refusal": event_pb2.FINISH_REASON_REFUSAL,
+    "tool_use": event_pb2.FINISH_REASON_TOOL,
+    "stop_sequence": event_pb2.FINISH_REASON_STOP_SEQUENCE,
+}
+"""By the provider's stop reason of the last answer. A run whose last answer asked for a tool was ended by that tool."""
+
+_Output: TypeAlias = agent_run.RunOutput | team_run.TeamRunOutput
+_OUTPUTS = (agent_run.RunOutput, team_run.TeamRunOutput)
+_COMPLETED = (agent_run.RunCompletedEvent, team_run.RunCompletedEvent)
+_CANCELLED = (agent_run.RunCancelledEvent, team_run.RunCancelledEvent)
+_FAILED = (agent_run.RunErrorEvent, team_run.RunErrorEvent)
+_PAUSED = (agent_run.RunPausedEvent, team_run.RunPausedEvent)
+_REQUESTED = (agent_run.ModelRequestCompletedEvent, team_run.ModelRequestCompletedEvent)
+
+
+class AgnoRunner:
+    """Satisfies `engine.ports.Runner`.
+
+    `model_timeout`: seconds of silence of a provider after which a call fails. `model_retries`: how often a provider's
+    client tries again when it was refused or could not connect. A model's own settings win over both.
+    """
+
+    def __init__(
+        self,
+        catalog: Builder,
+        history: HistorySource,
+        pricer: Pricer,
+        *,
+        model_timeout: float,
+        model_retries: int,
+    ) -> None:
+        self._catalog = catalog
+        self._history = history
+        self._pricer = pricer
+        self._clients = Clients(timeout=model_timeout, retries=model_retries)
+
+    def begin(self, order: RunOrder) -> "AgnoRun":
+        """Prepares a run. Does no I/O and raises nothing: all that goes wrong is in the outcome."""
+        ledger = Ledger(order.run_id, order.agent_name, self._pricer)
+        return AgnoRun(order, self._catalog, self._history, models.Scope(ledger, self._clients))
+
+    async def close(self) -> None:
+        """Closes the model clients, when Agno has done its bookkeeping for runs that were cancelled."""
+        await await_background_runs(timeout=CLOSE_GRACE)
+        await self._clients.close()
+
+
+class AgnoRun:
+    """Satisfies `engine.ports.AgentRun`."""
+
+    def __init__(self, order: RunOrder, catalog: Builder, source: HistorySource, scope: models.Scope) -> None:
+        self._order = order
+        self._id = str(order.run_id)
+        self._catalog = catalog
+        self._source = source
+        self._scope = scope
+        self._ledger = scope.ledger
+        self._recorder = history.Recorder(scope.ledger, utcnow())
+        self._context = RunContext(
+            run_id=self._id, session_id=str(order.session.id), user_id=order.owner.user or None
+        )
+        self._mapping = Mapping(
+            root_run_id=self._id,
+            agent_name=order.agent_name,
+            finish_call=self._ledger.finish,
+            media=media.show,
+        )
+        self._outcome = Outcome()
+        self._text: list[str] = []
+        self._output: _Output | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._stopped = False
+        self._cancelled = False
+        self._ended = False
+
+    async def events(self) -> AsyncGenerator[event_pb2.RunEvent, None]:
+        """What happens, as it happens, without sequence and time."""
+        self._task = asyncio.current_task()
+        try:
+            if self._stopped:
+                return
+            async with aclosing(await self._start()) as stream:
+                while (event := await self._step(stream)) is not None:
+                    for made in self._take(event):
+                        yield made
+        except Exception as error:  # noqa: BLE001 - the outcome tells what it was
+            self._fail(None, None, error)
+        finally:
+            self._ended = True
+            await self._clean_up()
+
+    async def stop(self) -> None:
+        """Asks the agent and its members to stop at the next occasion. Returns at once; harmless when it has ended."""
+        if self._task is not None and not self._ended:
+            for run_id in await _with_members(self._id):
+                await cancel.acancel_run(run_id)
+        self._stopped = True
+
+    def outcome(self) -> Outcome:
+        """What came of it so far."""
+        messages, kept = self._recorder.record(self._conversation())
+        return replace(
+            self._outcome,
+            content="".join(self._text),
+            messages=messages,
+            media=kept,
+            calls=self._ledger.rows(),
+        )
+
+    async def _start(self) -> AsyncGenerator[Any, None]:
+        """The agent's stream of events. Raises what building the agent and reading the history raise."""
+        order = self._order
+        component = self._catalog.build(order.agent_name, order)
+        earlier = await history.load(self._source, order, self._catalog.history_runs(order.agent_name))
+        models.instrument(component)
+        _take_over(component)
+        given = [message for message in map(_as_message, component.additional_input or ()) if message]
+        component.additional_input = [*given, *earlier]
+        self._recorder.earlier.update(message.id for message in (*given, *earlier))
+        run: Any = component.arun  # its overloads do not know a union of agents and teams
+        stream: AsyncGenerator[Any, None] = run(
+            order.message,
+            **media.for_agno(order.media),
+            stream=True,
+            stream_events=True,
+            yield_run_output=True,
+            run_id=self._id,
+            session_id=self._context.session_id,
+            user_id=self._context.user_id,
+            run_context=self._context,
+        )
+        return stream
+
+    async def _step(self, stream: AsyncGenerator[Any, None]) -> Any:
+        """The agent's next event; None at the end. All that it starts in this step knows its run."""
+        token = models.scope.set(self._scope)
+        try:
+            return await anext(stream, None)
+        finally:
+            models.scope.reset(token)
+
+    def _take(self, event: Any) -> list[event_pb2.RunEvent]:
+        if isinstance(event, _OUTPUTS):
+            self._output = event
+            return []
+        made = self._mapping.map(event)
+        if getattr(event, "run_id", None) in (self._id, None):
+            self._note(event)
+            for one in made:
+                if one.HasField("content_delta"):
+                    self._text.append(one.content_delta.text)
+        elif isinstance(event, _COMPLETED):
+            self._ledger.settle(event.run_id, event.metrics)
+        return made
+
+    def _note(self, event: Any) -> None:
+        """Takes over what an event of the run's own agent says of its state."""
+        match event:
+            case _ if isinstance(event, _REQUESTED):
+                self._recorder.note(self._live())
+            case _ if isinstance(event, _CANCELLED):
+                self._cancelled = True  # Agno says "completed" next: it is not
+            case _ if isinstance(event, _COMPLETED) and not self._cancelled:
+                self._complete(event)
+            case _ if isinstance(event, _PAUSED):
+                self._outcome.status = "paused"
+                self._outcome.requirements = requirements(event, self._mapping.members())
+            case _ if isinstance(event, _FAILED):
+                self._fail(event.error_type, event.content, None)
+
+    def _complete(self, event: agent_run.RunCompletedEvent | team_run.RunCompletedEvent) -> None:
+        self._ledger.settle(self._id, event.metrics)
+        self._outcome.status = "completed"
+        if event.content is not None and not isinstance(event.content, str):
+            self._outcome.structured = values.plain(event.content)
+        last = self._ledger.last()
+        if last is not None:
+            self._outcome.finish_reason = FINISH_REASONS.get(
+                last.stop_reason, event_pb2.FINISH_REASON_UNSPECIFIED
+            )
+
+    def _fail(self, error_type: str | None, message: str | None, error: BaseException | None) -> None:
+        if self._outcome.status != "running":
+            return
+        call = self._ledger.last()
+        failed = call if call is not None and call.status is CallStatus.FAILED else None
+        if error is None and failed is not None and str(failed.error) == (message or ""):
+            error = failed.error  # Agno's event has only its text
+        self._outcome.status = "failed"
+        self._outcome.error = failures.classify(
+            error_type,
+            message,
+            error,
+            status=failed.http_status if failed else None,
+            provider=failed.provider if failed else "",
+            agent_name=self._order.agent_name,
+        )
+
+    def _conversation(self) -> Sequence[Message]:
+        if self._output is not None and self._output.messages and not self._cancelled:
+            return self._output.messages
+        return self._live()
+
+    def _live(self) -> Sequence[Message]:
+        return self._context.messages or self._ledger.root.messages or ()
+
+    async def _clean_up(self) -> None:
+        """Nothing of the run stays behind in Agno or on the loop."""
+        run_ids = await _with_members(self._id)
+        await self._ledger.close(self._task)
+        for run_id in {*run_ids, *self._ledger.agno_ids}:
+            await cancel.acleanup_run(run_id)
+            await cancel.acleanup_member_runs(run_id)
+
+
+def _take_over(component: Agent | Team) -> None:
+    """Switches off what the server does in Agno's place, throughout."""
+    component.telemetry = False
+    component.add_history_to_context = False
+    component.resolve_in_context = False  # a caller's text is not a template
+    component.retries = 0  # another attempt would repeat what was already streamed
+    component.store_events = False
+    members = component.members if isinstance(component, Team) else ()
+    for member in members if isinstance(members, list | tuple) else ():
+        if isinstance(member, Agent | Team):
+            _take_over(member)
+
+
+def _as_message(given: object) -> Message | None:
+    """What an author put into `additional_input`, as Agno reads it."""
+    if isinstance(given, Message):
+        return given
+    return Message.model_validate(given) if isinstance(given, dict) else None
+
+
+async def _with_members(run_id: str) -> list[str]:
+    """The runs of the members, theirs before them, then the run itself: in the order in which to stop them."""
+    found: list[str] = []
+    for member in await cancel.aget_member_run_ids(run_id):
+        found.extend(await _with_members(member))
+    return [*found, run_id]
