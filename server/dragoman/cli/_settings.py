@@ -1,0 +1,46 @@
+"""Settings from flags: what a flag leaves open, the environment and the TOML file fill in."""
+
+import tomllib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from dragoman.cli._report import USAGE, Failure
+
+if TYPE_CHECKING:
+    from dragoman.config import Settings
+
+DatabaseOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        metavar="URL",
+        help="sqlite:///file.db or mysql+pymysql://user:password@host/name.",
+        show_default="sqlite:///dragoman.db",
+    ),
+]
+LogLevelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.", show_default="INFO"),
+]
+
+
+def load_settings(flags: Mapping[str, object]) -> "Settings":
+    """The settings with these flags on top; a flag that is None was not given. Raises Failure, one line per mistake."""
+    from pydantic import ValidationError
+
+    from dragoman.config import Settings
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # checking them is what it does
+    except ValidationError as error:
+        lines = [f"  {_name(each['loc'])}: {each['msg']}" for each in error.errors(include_input=False)]
+        raise Failure("\n".join(["the settings are not valid:", *lines]), code=USAGE) from error
+    except (FileNotFoundError, tomllib.TOMLDecodeError) as error:
+        raise Failure(f"the settings cannot be read: {error}", code=USAGE) from error
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))

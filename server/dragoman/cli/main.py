@@ -1,0 +1,57 @@
+"""The command tree of `dragoman`."""
+
+from typing import Annotated
+
+import typer
+
+from dragoman.cli import agents, chat, demo, migrate, runs, serve, usage
+from dragoman.cli._report import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    name="dragoman",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("serve")(serve.serve)
+app.command("migrate")(migrate.migrate)
+app.add_typer(agents.app, name="agents")
+app.command("chat")(chat.chat)
+app.add_typer(runs.app, name="runs")
+app.command("usage")(usage.usage)
+app.command("demo")(demo.demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"dragoman {version('dragoman')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Serves Agno agents over gRPC, with every message and every cent kept.
+
+    \b
+    dragoman demo                               see everything once, offline
+    dragoman agents check                       are my agents fit to be served?
+    dragoman serve --agents shop.agents:agents  serve them
+    dragoman chat shop                          talk to one, from another terminal
+    dragoman usage --by day,agent               what has it cost?
+
+    Exit codes: 0 done, 1 failed, 2 used wrongly.
+    """
+
+
+def main() -> None:
+    """Runs the command line of this process."""
+    app()

@@ -1,0 +1,117 @@
+"""`dragoman serve`: a server in this process, until SIGTERM or SIGINT."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dragoman.cli._console import clean, stdout
+from dragoman.cli._report import Failure
+from dragoman.cli._settings import DatabaseOption, LogLevelOption, load_settings
+from dragoman.cli._values import pairs
+
+if TYPE_CHECKING:
+    from dragoman.app import ServerInfo
+
+
+def serve(
+    agents: Annotated[
+        list[str] | None,
+        typer.Option("--agents", "-a", metavar="MODULE:ATTRIBUTE", help="Agents to serve; may be repeated."),
+    ] = None,
+    entry_points: Annotated[
+        bool | None,
+        typer.Option("--entry-points/--no-entry-points", help="Also serve agents of installed packages."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (loopback).", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 for a free one.", show_default="50051")
+    ] = None,
+    database_url: DatabaseOption = None,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring an old database schema up to date first.")
+    ] = False,
+    currency: Annotated[
+        str | None, typer.Option(metavar="ISO", help="Currency of costs.", show_default="ZAR")
+    ] = None,
+    prices_file: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="Prices that win over the built-in ones.")
+    ] = None,
+    rates_file: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="Exchange rates instead of the built-in ones.")
+    ] = None,
+    max_runs: Annotated[
+        int | None, typer.Option(metavar="N", help="Concurrent runs at most.", show_default="1000")
+    ] = None,
+    log_level: LogLevelOption = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORM", help="auto, json or text.", show_default="auto")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; may be repeated."),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the address here once calls are accepted."),
+    ] = None,
+) -> None:
+    """Serves agents until it is told to stop (SIGTERM or Ctrl-C); a second time ends running runs at once.
+
+    What no flag says comes from DRAGOMAN_<SETTING> in the environment, then from dragoman.toml.
+
+    \b
+    dragoman serve --agents shop.agents:agents
+    dragoman serve -a shop.agents:agents -a desk/agents.py:desk --port 6000
+    dragoman serve --database-url mysql+pymysql://user:password@db/dragoman --migrate
+    dragoman serve --set heartbeat_interval=5 --set drain_grace=10
+    """
+    settings = load_settings(
+        {
+            **pairs(setting or [], "--set"),
+            "agents": agents,
+            "entry_points": entry_points,
+            "host": host,
+            "port": port,
+            "database_url": database_url,
+            "currency": currency,
+            "prices_file": prices_file,
+            "rates_file": rates_file,
+            "max_runs": max_runs,
+            "log_level": log_level,
+            "log_format": log_format,
+        }
+    )
+    from dragoman import app
+    from dragoman.telemetry import configure_logging
+
+    configure_logging(settings.log_level, settings.log_format)
+
+    def started(info: "ServerInfo") -> None:
+        announce(info)
+        if ready_file is not None:
+            write_ready(ready_file, info.address)
+
+    try:
+        app.run(settings, migrate=migrate, started=started)
+    except app.StartError as error:
+        raise Failure(str(error)) from error
+
+
+def announce(info: "ServerInfo") -> None:
+    """Says what is being served, where, and to whom."""
+    console = stdout()
+    console.print(f"Dragoman is listening on {info.address}", style="bold green")
+    console.print(f"  agents    {', '.join(map(clean, info.agents)) or 'none: name some with --agents'}")
+    console.print(f"  database  {clean(info.database)}")
+    console.print(f"  currency  {info.currency}")
+    console.print("  loopback only: callers are not authenticated yet", style="yellow")
+
+
+def write_ready(path: Path, address: str) -> None:
+    """Writes the address whole: whoever waits for the file never reads half of it."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(f"{address}\n", encoding="utf-8")
+    part.replace(path)
