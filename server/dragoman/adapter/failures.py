@@ -116,6 +116,8 @@ _MODEL_CLASSES = (agno_errors.ModelProviderError, agno_errors.ModelAuthenticatio
 _GUARDRAIL_CLASSES = (agno_errors.InputCheckError, agno_errors.OutputCheckError)
 _OUR_MODULES = frozenset({"agno", "anthropic", "dragoman"})
 _USER_MODULES = ("dragoman.agents", "dragoman.testing")
+_SHARED_MODULES = frozenset({"google", "pydantic"}) | sys.stdlib_module_names
+"""Libraries that the server and an agent both use: who called them is to blame."""
 
 
 def classify(
@@ -256,7 +258,7 @@ def _is_agnos(exc: BaseException) -> bool:
 def _is_ours(traceback: TracebackType | None) -> bool:
     """Whether the server or its libraries raised, rather than the agent's own code.
 
-    The innermost frame outside the standard library decides; an exception that was never raised is ours.
+    The innermost frame outside the libraries that both use decides; an exception that was never raised is ours.
     """
     modules = []
     while traceback is not None:
@@ -264,7 +266,7 @@ def _is_ours(traceback: TracebackType | None) -> bool:
         traceback = traceback.tb_next
     for module in reversed(modules):
         package = module.partition(".")[0]
-        if package not in sys.stdlib_module_names or package == "__main__":
+        if package not in _SHARED_MODULES:
             return package in _OUR_MODULES and not module.startswith(_USER_MODULES)
     return True
 

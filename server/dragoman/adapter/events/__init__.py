@@ -105,6 +105,9 @@ class Mapping:
 
 def _kind(event: object) -> str:
     """Agno's event string; for what has none, the class."""
-    kind = getattr(event, "event", None)
+    try:
+        kind = getattr(event, "event", None)
+    except Exception:  # noqa: BLE001  a property of an author's class may raise anything
+        kind = None
     kind = kind.value if isinstance(kind, Enum) else kind
     return kind if isinstance(kind, str) and kind else type(event).__name__
