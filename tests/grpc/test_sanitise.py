@@ -9,7 +9,7 @@ from uuid import UUID
 import grpc
 import pytest
 from support.fake_ports import Step, completed, delta
-from support.served import Served, bare, refusal, stream_of, unary_of
+from support.served import Served, bare, refusal, stream_of, unary_of, until
 
 from dragoman.errors import Draining, SessionBusy, StorageUnavailable, TooManyRuns
 from dragoman.v1 import agent_service_pb2, event_pb2, run_service_pb2, session_service_pb2
@@ -180,6 +180,7 @@ async def test_every_call_is_logged_once(served: Served, caplog: pytest.LogCaptu
         await _drain(served.runs.Run(RUN, metadata=metadata))
         with pytest.raises(grpc.aio.AioRpcError):
             await served.agents.GetAgent(agent_service_pb2.GetAgentRequest(name="x"), metadata=metadata)
+        await until(lambda: len(caplog.records) == 2)  # the answer may arrive before the line is written
     lines = [record.__dict__ for record in caplog.records if record.message == "call"]
     assert [(line["method"], line["code"], line["request_id"]) for line in lines] == [
         ("/dragoman.v1.RunService/Run", "OK", "logged"),

@@ -7,17 +7,11 @@ from typing import Any
 import grpc
 import pytest
 from support.fake_ports import FakeRun, completed, delta
-from support.served import Served, bare, serve, stream_of
+from support.served import Served, bare, serve, stream_of, until
 
 from dragoman.v1 import run_service_pb2
 
 RUN = run_service_pb2.RunRequest(agent_name="plain", message="hi")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until the condition holds; the test's time limit ends a wait for what never comes."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 def tasks() -> set[str]:

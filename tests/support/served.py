@@ -1,5 +1,6 @@
 """A real server on a free port over the fakes, with the stubs that talk to it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -101,6 +102,12 @@ def stream_of(channel: grpc.aio.Channel, path: str) -> Any:
 def unary_of(channel: grpc.aio.Channel, path: str) -> Any:
     """Likewise, without a stream."""
     return channel.unary_unary(path)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets the loop turn until the condition holds; the test's time limit ends a wait for what never comes."""
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,9 @@ _SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 SERVICE_NAMES = tuple(service.full_name for service in _SERVICES)
 """The services of this version of the contract."""
 
+UNWIND = 5.0
+"""Seconds that cancelled handlers have to clean up after themselves."""
+
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
@@ -73,8 +76,9 @@ class GrpcServer:
         inspector: MediaInspector,
     ) -> None:
         self._settings = settings
+        self._outermost = SanitiseInterceptor()
         self._server = grpc.aio.server(
-            interceptors=(SanitiseInterceptor(), PrincipalInterceptor(), StreamDriverInterceptor()),
+            interceptors=(self._outermost, PrincipalInterceptor(), StreamDriverInterceptor()),
             options=_options(settings),
         )
         self._health = HealthServicer(SERVICE_NAMES)
@@ -116,15 +120,19 @@ class GrpcServer:
     async def drain(self, grace: float) -> None:
         """Refuses new calls and lets open ones finish for `grace` seconds; cancels what is left then.
 
-        Health says NOT_SERVING at once and its watches end. Returns when no call is open.
+        Health says NOT_SERVING at once and its watches end. Returns when no handler runs any more.
         """
-        self._health.close()
-        await self._server.stop(grace)
+        await self._stop(grace)
 
     async def stop(self) -> None:
         """Cancels all open calls and returns when they are gone. Harmless when it is called twice, or after `drain`."""
+        await self._stop(None)
+
+    async def _stop(self, grace: float | None) -> None:
         self._health.close()
-        await self._server.stop(None)
+        await self._server.stop(grace)
+        if not await self._outermost.all_done(UNWIND):
+            logger.error("calls that were cancelled did not end", extra={"seconds": UNWIND})
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -39,6 +39,16 @@ _UNREADABLE = _Unreadable()
 class SanitiseInterceptor(grpc.aio.ServerInterceptor):
     """Types every error, logs every call (method, code, duration, request id), and hands out the request id."""
 
+    def __init__(self) -> None:
+        self._open: set[asyncio.Task[Any]] = set()
+
+    async def all_done(self, timeout: float) -> bool:
+        """Waits until no handler runs any more: gRPC's own stop does not wait for those that it has cancelled."""
+        if not self._open:
+            return True
+        _, left = await asyncio.wait(self._open, timeout=timeout)
+        return not left
+
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> MaybeHandler:
@@ -51,16 +61,20 @@ class SanitiseInterceptor(grpc.aio.ServerInterceptor):
             return _refusal(method, error)
         if handler is None:
             return None
-        return _guard(method, handler)
+        return _guard(method, handler, self._open)
 
 
-def _guard(method: str, handler: Handler) -> Handler:
+def _guard(method: str, handler: Handler, open_calls: set[asyncio.Task[Any]]) -> Handler:
     serve = behaviour(handler)
     streams = handler.response_streaming
 
     async def guarded(request: Any, context: Context) -> Any:
         started = time.perf_counter()
         code = "OK"
+        task = asyncio.current_task()
+        if task is not None:
+            open_calls.add(task)
+            task.add_done_callback(open_calls.discard)
         try:
             response = await (_refuse_unreadable() if request is _UNREADABLE else serve(request, context))
             if not streams:
@@ -73,7 +87,6 @@ def _guard(method: str, handler: Handler) -> Handler:
             return None
         except asyncio.CancelledError as error:
             code = "CANCELLED"
-            task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             code = "INTERNAL"
