@@ -57,6 +57,7 @@ def _citations(citations: Citations) -> list[RunEvent]:
 
 
 def outputs(media: Sequence[message_pb2.Media]) -> list[RunEvent]:
+    """An event per medium."""
     return [RunEvent(media_output=event_pb2.MediaOutput(media=medium)) for medium in media]
 
 
@@ -70,6 +71,7 @@ def _spoken(piece: Audio, source: Source) -> list[RunEvent]:
 
 
 def sound_of(source: Source) -> list[RunEvent]:
+    """The sound that was spoken since the last call, joined."""
     pieces, source.sound = source.sound, []
     if not pieces:
         return []
