@@ -8,7 +8,6 @@ run's row; the session's row. A whole run's messages are one block: concurrent r
 import logging
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -83,7 +82,7 @@ def is_open(connection: sa.Connection, end: RunEnd) -> bool:
     row = connection.execute(
         sa.select(runs.c.status, runs.c.last_sequence).where(runs.c.id == end.run_id, owned(runs, end.owner))
     ).first()
-    return row is not None and not _done(row, end)
+    return row is not None and not _done(row.status, row.last_sequence, end)
 
 
 def write(connection: sa.Connection, ending: Ending) -> None:
@@ -96,7 +95,7 @@ def write(connection: sa.Connection, ending: Ending) -> None:
     run = run_rows.lock(connection, end.owner, end.session_id, end.run_id)
     if session is None or run is None:
         raise RunNotFound(end.run_id)
-    if _done(run, end):
+    if _done(run.status, run.last_sequence, end):
         return
     last_message = _write_messages(connection, ending, session.last_sequence)
     if end.calls:
@@ -131,9 +130,9 @@ def write(connection: sa.Connection, ending: Ending) -> None:
     )
 
 
-def _done(run: sa.Row[Any], end: RunEnd) -> bool:
+def _done(status: str, last_sequence: int, end: RunEnd) -> bool:
     """True when the run is final, or the end's last event is already in its log (a repeated pause, for example)."""
-    return RunStatus(run.status).final or end.chunk.last_sequence <= run.last_sequence
+    return RunStatus(status).final or end.chunk.last_sequence <= last_sequence
 
 
 def _unless(active_run_id: UUID | None, run_id: UUID) -> UUID | None:

@@ -62,7 +62,7 @@ def select(
     )
     if page.after is not None:
         statement = statement.where(_after(keys, page.after))
-    return [_row(row, len(keys), exact) for row in connection.execute(statement)]
+    return [_row(row, len(keys), exact) for row in connection.execute(statement).mappings()]
 
 
 def _filters(query: UsageQuery) -> list[sa.ColumnElement[bool]]:
@@ -103,9 +103,7 @@ def _sums(name: str, exact: bool) -> list[sa.ColumnElement[Any]]:
     ]
 
 
-def _row(row: sa.Row[Any], places: int, exact: bool) -> UsageRow:
-    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
-
+def _row(values: sa.RowMapping, places: int, exact: bool) -> UsageRow:
     def total(name: str) -> Any:
         if exact:
             return values[name]
@@ -113,11 +111,11 @@ def _row(row: sa.Row[Any], places: int, exact: bool) -> UsageRow:
 
     return UsageRow(
         key=tuple(str(values[f"key_{place}"]) for place in range(places)),
-        runs=row.runs,
-        model_calls=row.calls,
-        unpriced_calls=row.calls - row.priced,
+        runs=values["runs"],
+        model_calls=values["calls"],
+        unpriced_calls=values["calls"] - values["priced"],
         usage=TokenUsage(**{name: int(values[name]) for name in TOKENS}),
         usd=total("usd"),
         amount=total("amount"),
-        currency=row.currency,
+        currency=values["currency"],
     )

@@ -30,7 +30,7 @@ context.configure(
     include_name=ours,
     compare_type=True,
     render_item=by_name,
-    on_version_apply=attributes.get("on_version_apply") or (),
+    on_version_apply=attributes.get("on_version_apply"),
     # SQLite cannot alter tables but by making them anew. Its DDL can be rolled back, though Alembic supposes not.
     render_as_batch=True,
     transactional_ddl=True if attributes["connection"].dialect.name == "sqlite" else None,
