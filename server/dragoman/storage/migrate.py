@@ -113,6 +113,9 @@ def migrate_engine(engine: Engine) -> list[str]:
     with engine.connect() as connection, _alone(connection):
         if _state(connection).up_to_date:
             return []
+        if connection.dialect.name != "sqlite":
+            # Else Alembic takes the transaction that has begun by reading for ours, and does not commit its version.
+            connection.commit()
         applied: list[str] = []
 
         def note(step: MigrationInfo, **_: object) -> None:
@@ -168,7 +171,6 @@ def _alone(connection: sa.Connection) -> Iterator[None]:
     database = str(connection.exec_driver_sql("SELECT DATABASE()").scalar_one())
     name = f"dragoman-migrate-{hashlib.sha256(database.encode()).hexdigest()[:32]}"
     got = connection.scalar(sa.select(sa.func.get_lock(name, engines.MIGRATION_LOCK_TIMEOUT)))
-    # Else Alembic would take the transaction that the query has begun for the caller's, and never commit its version.
     connection.commit()
     if got != 1:
         raise RuntimeError("another process has been migrating the database for too long")
