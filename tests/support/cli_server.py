@@ -1,8 +1,9 @@
 """A server of the generated services that plays what a test tells it to, for the tests of the command line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
+from threading import Event
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyProto
@@ -90,7 +91,9 @@ class Services(
     def __init__(self) -> None:
         self.address = ""
         self.requests: list[object] = []
-        self.plays: list[list[event_pb2.RunEvent] | status_pb2.Status] = []
+        self.plays: list[Sequence[event_pb2.RunEvent | None] | status_pb2.Status] = []
+        """What each run is answered with: events, of which None waits for CancelRun, or an error."""
+        self.cancelled = Event()
         self.runs: list[run_service_pb2.Run] = []
         self.groups: list[usage_service_pb2.UsageGroup] = []
         self.messages: list[message_pb2.Message] = []
@@ -102,7 +105,11 @@ class Services(
         play = self.plays.pop(0)
         if isinstance(play, status_pb2.Status):
             context.abort_with_status(rpc_status.to_status(play))
-        yield from play
+        for event in play:
+            if event is None:
+                self.cancelled.wait(10)
+            else:
+                yield event
 
     def Execute(
         self, request: run_service_pb2.RunRequest, context: grpc.ServicerContext
@@ -129,6 +136,8 @@ class Services(
     def CancelRun(
         self, request: run_service_pb2.CancelRunRequest, context: grpc.ServicerContext
     ) -> run_service_pb2.CancelRunResponse:
+        self.requests.append(request)
+        self.cancelled.set()
         return run_service_pb2.CancelRunResponse()
 
     def CreateSession(

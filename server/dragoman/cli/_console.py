@@ -87,6 +87,11 @@ def tokens(usage: "usage_pb2.TokenUsage") -> str:
     return ", ".join(parts)
 
 
+def calls(count: int) -> str:
+    """`1 model call`, `2 model calls`."""
+    return f"{count:,} model call{'' if count == 1 else 's'}"
+
+
 def when(stamp: "Timestamp") -> str:
     """A time in UTC, to the second; empty when it is unset."""
     if not stamp.ByteSize():

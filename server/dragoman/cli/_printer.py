@@ -1,10 +1,12 @@
 """A run on the terminal, as it happens: text as it comes, reasoning dimmed, tools with what they got and gave."""
 
+import json
+
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from rich.console import Console
 
-from dragoman.cli._console import clean, money, shorten, tokens
+from dragoman.cli._console import calls, clean, money, shorten, tokens
 from dragoman.client import from_status, kind
 from dragoman.v1 import event_pb2
 
@@ -19,8 +21,6 @@ def _dict(struct: Struct) -> dict[str, object]:
 
 
 def _json(value: object) -> str:
-    import json
-
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # Struct has only floats
     return json.dumps(value, ensure_ascii=False)
@@ -68,8 +68,7 @@ class EventPrinter:
             case "member_run_failed":
                 self._line(f"  ✗ {shorten(str(from_status(event.member_run_failed.error)))}", "red")
             case "run_completed":
-                done_run = event.run_completed
-                self._sum(done_run)
+                self._sum(event.run_completed)
             case "run_failed":
                 self._line(f"failed: {clean(str(from_status(event.run_failed.error)))}", "red")
                 self._sum(event.run_failed)
@@ -110,8 +109,7 @@ class EventPrinter:
         self,
         end: event_pb2.RunCompleted | event_pb2.RunFailed | event_pb2.RunCancelled | event_pb2.RunPaused,
     ) -> None:
-        calls = f"{end.model_calls} model call{'' if end.model_calls == 1 else 's'}"
-        self._line(f"{calls} · {tokens(end.usage)} · {money(end.cost)}", "dim")
+        self._line(f"{calls(end.model_calls)} · {tokens(end.usage)} · {money(end.cost)}", "dim")
 
 
 def cancel_reason(reason: int) -> str:

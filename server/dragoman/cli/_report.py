@@ -35,9 +35,14 @@ class Commands(TyperGroup):
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except Exception as error:
-            if ctx.params.get("debug"):
+            if is_debug(ctx):
                 raise
             raise typer.Exit(report(error)) from error
+
+
+def is_debug(ctx: Any) -> bool:
+    """Whether tracebacks are asked for, seen from the context of any command."""
+    return bool(ctx.find_root().params.get("debug"))
 
 
 def report(error: Exception) -> int:
@@ -59,8 +64,10 @@ def report(error: Exception) -> int:
         return FAILED
     if isinstance(error, DragomanError):
         console.print(f"error: {clean(str(error))}", style="red")
-        for violation in error.violations:
-            console.print(f"  {clean(violation.field)}: {clean(violation.description)}")
+        lines = [f"{violation.field}: {violation.description}" for violation in error.violations]
+        if lines != [error.message]:  # a single one is the sentence itself
+            for line in lines:
+                console.print(f"  {clean(line)}")
         if error.retry_after is not None:
             console.print(f"it may work in {error.retry_after:g} s", style="dim")
         return FAILED

@@ -16,7 +16,7 @@ import typer
 
 from dragoman.cli._connect import DEFAULT_SERVER, ServerOption, connect
 from dragoman.cli._console import amount_text, clean, stdout
-from dragoman.cli._report import FAILED, report
+from dragoman.cli._report import FAILED, is_debug, report
 from dragoman.cli._values import inputs
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ HELP = "/new begins a new session · /history shows this one · /quit ends (as d
 
 
 def chat(
+    ctx: typer.Context,
     agent: Annotated[str, typer.Argument(help="The agent to talk to.")],
     server: ServerOption = DEFAULT_SERVER,
     session: Annotated[
@@ -69,7 +70,7 @@ def chat(
     with asyncio.Runner() as runner:
         runner.run(client.__aenter__())
         try:
-            whole = _converse(conversation, runner, sys.stdin.isatty())
+            whole = _converse(conversation, runner, sys.stdin.isatty(), debug=is_debug(ctx))
         finally:
             runner.run(client.__aexit__(None, None, None))
     if not whole:
@@ -154,7 +155,7 @@ class Conversation:
             self._console.print(f"{self._turns} turns · {self._tokens:,} tokens · {total}", style="dim")
 
 
-def _converse(conversation: Conversation, runner: asyncio.Runner, terminal: bool) -> bool:
+def _converse(conversation: Conversation, runner: asyncio.Runner, terminal: bool, *, debug: bool) -> bool:
     """Reads lines until there are no more. Returns whether every turn completed (always true on a terminal)."""
     console = stdout()
     if terminal:
@@ -166,13 +167,13 @@ def _converse(conversation: Conversation, runner: asyncio.Runner, terminal: bool
             break
         if not text:
             continue
-        whole = _turn(conversation, runner, text) and whole
+        whole = _turn(conversation, runner, text, debug=debug) and whole
     if conversation.session:
         console.print(f"session {conversation.session}", style="dim")
     return whole or terminal
 
 
-def _turn(conversation: Conversation, runner: asyncio.Runner, text: str) -> bool:
+def _turn(conversation: Conversation, runner: asyncio.Runner, text: str, *, debug: bool) -> bool:
     """One line. A failure is told, and the chat goes on."""
     commands: Mapping[str, Callable[[], object]] = {
         "/new": conversation.begin_anew,
@@ -188,7 +189,9 @@ def _turn(conversation: Conversation, runner: asyncio.Runner, text: str) -> bool
         return runner.run(conversation.say(text))
     except KeyboardInterrupt:
         return False
-    except Exception as error:  # noqa: BLE001 -- told as at the end of any command
+    except Exception as error:
+        if debug:
+            raise
         report(error)
         return False
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli._connect import DEFAULT_SERVER, ServerOption, connect, run
-from dragoman.cli._console import clean, lasted, money, stdout, table, tokens, when
+from dragoman.cli._console import calls, clean, lasted, money, stdout, table, tokens, when
 
 if TYPE_CHECKING:
     from dragoman.v1 import run_service_pb2
@@ -118,7 +118,7 @@ def facts(found: "run_service_pb2.Run") -> list[tuple[str, str]]:
         ("started", f"{when(found.create_time)} UTC"),
         ("took", lasted(found.create_time, found.end_time)),
         ("events", str(found.last_sequence)),
-        ("tokens", f"{tokens(found.usage)} in {found.model_calls} model calls"),
+        ("tokens", f"{tokens(found.usage)} in {calls(found.model_calls)}"),
         ("cost", money(found.cost)),
         ("labels", ", ".join(clean(f"{key}={value}") for key, value in sorted(found.metadata.items()))),
     ]

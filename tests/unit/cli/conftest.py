@@ -29,6 +29,8 @@ class Command(Protocol):
 @pytest.fixture
 def dragoman(monkeypatch: pytest.MonkeyPatch) -> Command:
     """`dragoman`, in this process, with nothing of the environment; `lines` are its standard input."""
+    # It would take the logs of the whole test process to a stream that is closed after the command.
+    monkeypatch.setattr("dragoman.telemetry.configure_logging", lambda level, form: None)
     for name in ("DRAGOMAN_SERVER", "DRAGOMAN_AGENTS", "DRAGOMAN_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 

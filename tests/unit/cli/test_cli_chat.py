@@ -1,12 +1,16 @@
 """A chat shows what an agent does, keeps its session, counts what it costs, and survives failures."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import json_format
 from google.rpc import code_pb2, status_pb2
 from support.cli_server import COST, RUN_ID, SESSION_ID, USAGE, conversation, error
 
+from dragoman.cli.chat import Conversation
+from dragoman.client import Dragoman
 from dragoman.v1 import event_pb2, message_pb2, run_service_pb2, session_service_pb2
 
 
@@ -125,3 +129,19 @@ def test_a_missing_picture(services: Any, dragoman: Any, tmp_path: Path) -> None
     result = dragoman("chat", "vision", "-s", services.address, "--image", str(tmp_path / "no.png"))
     assert result.exit_code == 1
     assert "no.png: No such file" in result.stderr
+
+
+async def test_leaving_a_turn_cancels_its_run(services: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """What Ctrl-C does while an answer is written."""
+    services.plays = [[*conversation("never finished")[:2], None]]
+    async with Dragoman(services.address) as client:
+        turn = asyncio.create_task(Conversation(client, "example").say("hello"))
+        async with asyncio.timeout(10):
+            while "I think." not in capsys.readouterr().out:
+                await asyncio.sleep(0)
+        turn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+    cancelled = services.requests[-1]
+    assert isinstance(cancelled, run_service_pb2.CancelRunRequest)
+    assert cancelled.run_id == RUN_ID
