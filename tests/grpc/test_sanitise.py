@@ -9,7 +9,7 @@ from uuid import UUID
 import grpc
 import pytest
 from support.fake_ports import Step, completed, delta
-from support.served import Served, bare, refusal, stream_of, unary_of, until
+from support.served import Served, bare, refusal, serve, stream_of, unary_of, until
 
 from dragoman.errors import Draining, SessionBusy, StorageUnavailable, TooManyRuns
 from dragoman.v1 import agent_service_pb2, event_pb2, run_service_pb2, session_service_pb2
@@ -188,3 +188,37 @@ async def test_every_call_is_logged_once(served: Served, caplog: pytest.LogCaptu
     ]
     assert all(0 <= line["duration_ms"] < 20_000 for line in lines)
     assert "prompt" not in caplog.text
+
+
+async def test_what_a_clean_up_raises_after_the_caller_left_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def generate(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError(SECRET)
+
+    with caplog.at_level(logging.INFO):
+        async with bare(generate) as channel:
+            call = stream_of(channel, "/test.Test/Stream")(b"")
+            await anext(aiter(call))
+            call.cancel()
+            await until(lambda: len(caplog.records) == 2)
+    defect, line = caplog.records
+    assert (defect.levelname, line.__dict__["code"]) == ("ERROR", "INTERNAL")
+
+
+async def test_a_server_that_stops_in_a_flood_logs_no_defects(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with serve() as served:
+            served.engine.script = tuple(delta("x" * 1000) for _ in range(20_000))
+            calls = [aiter(served.runs.Run(RUN)) for _ in range(5)]
+            for call in calls:
+                await anext(call)
+            await served.server.stop()
+            assert [run.closed for run in served.engine.runs] == [1] * 5
+    codes = [record.__dict__.get("code") for record in caplog.records if record.message == "call"]
+    assert codes == ["CANCELLED"] * 5
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -1,11 +1,13 @@
 """The outermost interceptor: whatever goes wrong inside, the caller gets a typed status, and the call is logged once.
 
-a DragomanError                  its own status (see `dragoman.status`)
-a request that cannot be read    INVALID_ARGUMENT / INVALID_INPUT
-context.abort                    as the handler wanted it (health, reflection)
-the caller left                  nothing can be said to it; CancelledError goes on, which gRPC needs to free the call
-a cancel that was not the call's INTERNAL: left alone it would keep the caller waiting until its deadline
-anything else                    INTERNAL with an incident id; the traceback is in the log under that id
+    a DragomanError                  its own status (see `dragoman.status`)
+    a request that cannot be read    INVALID_ARGUMENT / INVALID_INPUT
+    context.abort                    as the handler wanted it (health, reflection)
+    the caller left                  nothing can be said to it; the cancel goes on, which gRPC needs to free the call
+    a cancel that was not the call's INTERNAL: left alone it would keep the caller waiting until its deadline
+    anything else                    INTERNAL with an incident id; the traceback is in the log under that id
+
+What a clean-up raises after the caller has left is logged like any defect, and the cancel goes on all the same.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from dragoman.errors import DragomanError, InvalidInput, Violation
 from dragoman.transport import request_id, status
 from dragoman.transport.context import Context
 from dragoman.transport.interceptors.handlers import Continuation, Handler, MaybeHandler, behaviour, rewrap
-from dragoman.transport.interceptors.stream_driver import ClientGone
+from dragoman.transport.interceptors.stream_driver import ClientGone, send_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def _guard(method: str, handler: Handler, open_calls: set[asyncio.Task[Any]]) ->
         try:
             response = await (_refuse_unreadable() if request is _UNREADABLE else serve(request, context))
             if not streams:
-                await context.send_initial_metadata(((request_id.HEADER, request_id.current()),))
+                await send_request_id(context)
         except grpc.aio.AbortError:
             code = _code_name(context.code())
             raise
@@ -91,9 +93,11 @@ def _guard(method: str, handler: Handler, open_calls: set[asyncio.Task[Any]]) ->
                 raise
             code = "INTERNAL"
             await status.abort(context, status.to_domain(error, method))
-        except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status
+        except Exception as error:
             domain = status.to_domain(error, method)
             code = domain.reason
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error
             await status.abort(context, domain)
         else:
             return response

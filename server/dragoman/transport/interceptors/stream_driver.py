@@ -17,9 +17,20 @@ from dragoman.transport import request_id
 from dragoman.transport.context import Context
 from dragoman.transport.interceptors.handlers import Continuation, MaybeHandler, behaviour, rewrap
 
+_GONE = (grpc.aio.InternalError, grpc.aio.UsageError)
+"""What gRPC raises from a write to a call that is over: the caller is gone, or the server was stopped."""
+
 
 class ClientGone(Exception):
     """The caller left before its answer was written."""
+
+
+async def send_request_id(context: Context) -> None:
+    """Sends the initial metadata. Raises ClientGone."""
+    try:
+        await context.send_initial_metadata(((request_id.HEADER, request_id.current()),))
+    except _GONE as gone:
+        raise ClientGone from gone
 
 
 class StreamDriverInterceptor(grpc.aio.ServerInterceptor):
@@ -50,10 +61,10 @@ async def _drive(messages: AsyncGenerator[Any, None], context: Context) -> None:
             try:
                 if not begun:
                     # Not before: until initial metadata is out, a client's retry policy may still retry the call.
-                    await context.send_initial_metadata(((request_id.HEADER, request_id.current()),))
+                    await send_request_id(context)
                     begun = True
                 await write(message)
-            except grpc.aio.InternalError as gone:
+            except _GONE as gone:
                 raise ClientGone from gone
     except BaseException:
         await _close(messages)
