@@ -94,7 +94,7 @@ class Recorder:
                 "a message holds what cannot be stored; it is stored as text",
                 extra={"run_id": str(source.run_id), "role": message.role},
             )
-            encoded = rows.encode(rows.storable(message))
+            encoded = rows.encode(message, strict=False)
         media.update((medium.sha256, medium) for medium in encoded.media)
         call = self.ledger.of_message(message.id) if message.role == "assistant" else None
         made = datetime.fromtimestamp(message.created_at, UTC)

@@ -12,7 +12,8 @@ A medium's bytes, in `content`, are one of
     {"sha256": ..., "size": ...}             else: in the media table; with `"text": true` for a `str`
 
 What JSON cannot hold is never stored as something else in silence: `encode` raises `Unstorable` for NaN, infinities
-and lone surrogates, and writes other foreign objects as `values.plain` shows them. `storable` makes any message fit.
+and lone surrogates, and writes other foreign objects as `values.plain` shows them. When it need not be strict, it
+writes the whole message so.
 """
 
 import base64
@@ -32,7 +33,7 @@ from pydantic import BaseModel
 
 from dragoman.adapter import media as looks
 from dragoman.adapter.media import AgnoMedia
-from dragoman.adapter.values import plain
+from dragoman.adapter.values import clean, plain
 from dragoman.records import Media
 
 MAX_PLAIN_BYTES: Final = 64 * 1024 * 1024
@@ -73,8 +74,8 @@ class Encoded:
     """Those that `parts` refers to, in order."""
 
 
-def encode(message: Message) -> Encoded:
-    """The message as JSON, its large media apart. Raises Unstorable."""
+def encode(message: Message, *, strict: bool = True) -> Encoded:
+    """The message as JSON, its large media apart. Raises Unstorable, unless it need not be `strict`."""
     apart: list[Media] = []
     document: dict[str, Any] = {}
     for name in Message.model_fields:
@@ -82,9 +83,9 @@ def encode(message: Message) -> Encoded:
         if name in _DEFAULTS and value is _DEFAULTS[name]:
             continue
         if name in _MANY and value is not None:
-            value = [_medium(medium, apart) for medium in value]
+            value = [_medium(medium, apart, strict) for medium in value]
         elif name in _ONE and value is not None:
-            value = _medium(value, apart)
+            value = _medium(value, apart, strict)
         elif name in _MODELS and value is not None:
             value = _fields(value)
         elif name == "metrics":
@@ -92,7 +93,7 @@ def encode(message: Message) -> Encoded:
         document[name] = value
     if message.model_extra:
         document["extra"] = message.model_extra
-    return Encoded(_dumps(document), tuple(apart))
+    return Encoded(_dumps(document if strict else _foreign(document)), tuple(apart))
 
 
 def decode(parts: bytes, media: Mapping[bytes, Media]) -> Message:
@@ -115,29 +116,12 @@ def decode(parts: bytes, media: Mapping[bytes, Media]) -> Message:
     return Message.model_construct(**document, **extra)
 
 
-def storable(message: Message) -> Message:
-    """A copy that `encode` takes: what JSON cannot hold is replaced by what `values.plain` shows of it."""
-    kept: dict[str, Any] = {}
-    for name in (*Message.model_fields, *(message.model_extra or ())):
-        value = getattr(message, name)
-        whole = isinstance(value, BaseModel | MessageMetrics) or name in _MANY
-        kept[name] = value if whole else plain(value, max_bytes=MAX_PLAIN_BYTES)
-    for name, model in _MODELS.items():
-        if kept[name] is not None:
-            kept[name] = model.model_validate(plain(kept[name], max_bytes=MAX_PLAIN_BYTES))
-    for name in _MANY:
-        kept[name] = [_plain_medium(medium) for medium in kept[name]] if kept[name] else kept[name]
-    for name in _ONE:
-        kept[name] = _plain_medium(kept[name]) if kept[name] is not None else None
-    return Message.model_construct(**kept)
-
-
 def hash_of(data: bytes) -> bytes:
     """The hash by which a medium is kept."""
     return hashlib.sha256(data).digest()
 
 
-def _dumps(document: Mapping[str, Any]) -> bytes:
+def _dumps(document: object) -> bytes:
     try:
         text = json.dumps(
             document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_foreign
@@ -177,7 +161,7 @@ def _metrics(metrics: MessageMetrics) -> dict[str, Any]:
     }
 
 
-def _medium(medium: AgnoMedia, apart: list[Media]) -> dict[str, Any]:
+def _medium(medium: AgnoMedia, apart: list[Media], strict: bool) -> dict[str, Any]:
     document = _fields(medium)
     content = document.pop("content", None)
     if isinstance(document.get("filepath"), Path):
@@ -185,7 +169,11 @@ def _medium(medium: AgnoMedia, apart: list[Media]) -> dict[str, Any]:
     if content is None:
         return document
     if isinstance(content, str):
-        data = content.encode()
+        content = content if strict else clean(content)
+        try:
+            data = content.encode()
+        except UnicodeEncodeError as error:
+            raise Unstorable(type(error).__name__) from error
         small: dict[str, Any] = {"text": content}
     elif isinstance(content, bytes):
         data = content
@@ -224,16 +212,6 @@ def content_of(content: Mapping[str, Any], media: Mapping[bytes, Media]) -> Any:
     if "base64" in content:
         return base64.b64decode(content["base64"])
     return content["text"] if "text" in content else content["value"]
-
-
-def _plain_medium(medium: AgnoMedia) -> AgnoMedia:
-    fields: dict[str, Any] = {**vars(medium), **(medium.model_extra or {})}
-    content = fields.pop("content", None)
-    reference = fields.pop("media_reference", None)
-    if isinstance(content, str):
-        content = plain(content, max_bytes=MAX_PLAIN_BYTES)
-    kept: Any = plain(fields, max_bytes=MAX_PLAIN_BYTES)
-    return type(medium).model_construct(**kept, content=content, media_reference=reference)
 
 
 def references(document: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:

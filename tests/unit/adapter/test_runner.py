@@ -1,0 +1,380 @@
+"""Runs of agents with Agno's Claude against the fake Messages API: what callers see, what is kept, what it cost."""
+
+import io
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from agno.agent import Agent
+from agno.exceptions import CheckTrigger, InputCheckError, StopAgentRun
+from PIL import Image as Picture
+from pydantic import BaseModel
+from support.bench import Bench, bench, claude, spent
+
+from dragoman.adapter import AgnoMessageView
+from dragoman.engine.ports import InputMedia, MediaKind
+from dragoman.errors import AgentFailed, GuardrailRefused, ModelUnavailable
+from dragoman.records import CallStatus, TokenUsage
+from dragoman.testing.anthropic import (
+    Block,
+    ErrorEvent,
+    FakeAnthropic,
+    HttpError,
+    RedactedThinking,
+    Text,
+    Thinking,
+    ToolUse,
+    Turn,
+    Usage,
+)
+from dragoman.v1 import event_pb2, message_pb2
+
+FULL = Usage(
+    input_tokens=100,
+    output_tokens=40,
+    cache_read_input_tokens=300,
+    cache_creation_5m_tokens=20,
+    cache_creation_1h_tokens=50,
+    thinking_tokens=7,
+)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeAnthropic]:
+    async with FakeAnthropic() as server:
+        yield server
+
+
+def png(width: int = 8, height: int = 8, *, noise: bool = False) -> bytes:
+    """A real picture; with noise, one that is kept apart from its message."""
+    picture = (
+        Picture.effect_noise((width, height), 100) if noise else Picture.new("RGB", (width, height), "red")
+    )
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
+
+
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+
+
+def broken(reason: str) -> str:
+    """Fails."""
+    raise RuntimeError(f"secret {reason}")
+
+
+class Weather(BaseModel):
+    city: str
+    degrees: int
+
+
+def shown(bench: Bench) -> list[message_pb2.Message]:
+    view = AgnoMessageView()
+    return [view.show(message, {}) for message in bench.messages]
+
+
+async def test_plain_text(fake: FakeAnthropic) -> None:
+    fake.script(Turn("Hello there my friend", usage=FULL))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, name="Greeter")) as b:
+        ran = await b.turn("Hi $$ {user_id}")
+        outcome = ran.outcome
+        assert ran.kinds == [
+            "model_request_started",
+            *["content_delta"] * 4,
+            "model_request_completed",
+            "content_completed",
+        ]
+        assert (outcome.status, outcome.content) == ("completed", "Hello there my friend")
+        assert outcome.finish_reason == event_pb2.FINISH_REASON_STOP
+        assert fake.requests[0].messages[0]["content"] == [{"type": "text", "text": "Hi $$ {user_id}"}]
+        (call,) = outcome.calls
+        assert call.usage == fake.billed
+        assert call.usage.cache_write_1h_tokens == 50
+        assert call.usage.reasoning_tokens == 7
+        assert (call.status, call.stop_reason, call.kind, call.agent_name) == (
+            CallStatus.COMPLETED,
+            "end_turn",
+            "model",
+            "agent",
+        )
+        assert call.cost is not None
+        assert call.cost.usd > 0
+        (done,) = ran.of("model_request_completed")
+        assert isinstance(done, event_pb2.ModelRequestCompleted)
+        assert done.usage.total_tokens == fake.billed.total_tokens
+        assert done.cost.exact_usd == str(call.cost.usd)
+        assert done.HasField("time_to_first_token")
+        user, answer = shown(b)
+        assert (user.role, user.content) == (message_pb2.MESSAGE_ROLE_USER, "Hi $$ {user_id}")
+        assert (answer.content, answer.model, answer.provider) == (outcome.content, model.id, "Anthropic")
+        assert answer.usage.output_tokens == 40
+        assert answer.cost.exact_usd == str(call.cost.usd)
+
+
+async def test_thinking_is_told_and_ciphertext_is_not(fake: FakeAnthropic) -> None:
+    fake.script(
+        Turn([Thinking("Let me see", signature="c2ln"), RedactedThinking("CIPHER"), Text("Yes.")]),
+        Turn("No."),
+    )
+    model = claude(fake, thinking={"type": "enabled", "budget_tokens": 1024})
+    async with bench(lambda: Agent(model=model)) as b:
+        ran = await b.turn("Well?")
+        told = "".join(event.reasoning_delta.text for event in ran.events)
+        assert told == "Let me see"
+        assert ran.outcome.content == "Yes."
+        assert shown(b)[1].reasoning == "Let me see"
+        await b.turn("And?")
+        assert fake.requests[1].messages[1]["content"] == [
+            {"type": "thinking", "thinking": "Let me see", "signature": "c2ln"},
+            {"type": "redacted_thinking", "data": "CIPHER"},
+            {"type": "text", "text": "Yes."},
+        ]
+
+
+async def test_parallel_failing_and_unknown_tools(fake: FakeAnthropic) -> None:
+    fake.script(
+        Turn(
+            [
+                Text("Let me calculate."),
+                ToolUse("t1", "add", {"a": 1, "b": 2}),
+                ToolUse("t2", "broken", {"reason": "x"}),
+                ToolUse("t3", "nowhere", {}),
+            ],
+            usage=FULL,
+        ),
+        Turn("It is 3."),
+    )
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, tools=[add, broken])) as b:
+        ran = await b.turn("1 + 2?")
+        outcome = ran.outcome
+        assert outcome.content == "Let me calculate.It is 3."
+        assert spent(outcome.calls) == fake.billed
+        assert [call.stop_reason for call in outcome.calls] == ["tool_use", "end_turn"]
+        messages = {message.tool_call_id: message for message in shown(b) if message.tool_call_id}
+        assert messages["t1"].content == "3"
+        assert messages["t2"].tool_failed
+        assert set(messages) == {"t1", "t2", "t3"}
+        asked = shown(b)[1].tool_calls
+        assert [(call.id, call.name) for call in asked] == [
+            ("t1", "add"),
+            ("t2", "broken"),
+            ("t3", "nowhere"),
+        ]
+        assert dict(asked[0].arguments) == {"a": 1, "b": 2}
+        assert [message.role for message in b.messages].count("tool") == 3
+
+
+async def test_structured_output(fake: FakeAnthropic) -> None:
+    fake.script(Turn(json.dumps({"city": "Oslo", "degrees": 7}), usage=FULL), Turn("fine"))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, output_schema=Weather)) as b:
+        ran = await b.turn("Weather?")
+        assert ran.outcome.structured == {"city": "Oslo", "degrees": 7}
+        assert spent(ran.outcome.calls) == fake.billed
+        assert not fake.requests[0].stream
+        assert "structured_content" in ran.kinds
+        broken_answer = await b.turn("And now?")
+        assert broken_answer.outcome.structured is None
+        assert broken_answer.outcome.status == "completed"
+
+
+async def test_pictures_small_and_large_reach_the_model_now_and_later(fake: FakeAnthropic) -> None:
+    small, large = png(), png(300, 300, noise=True)
+    fake.script(Turn("A square."), Turn("Still."))
+    model = claude(fake)
+    media = [
+        InputMedia(MediaKind.IMAGE, "image/png", name, data) for name, data in (("s", small), ("l", large))
+    ]
+    async with bench(lambda: Agent(model=model)) as b:
+        ran = await b.turn("What is it?", media)
+        assert fake.requests[0].images() == [small, large]
+        assert [medium.data for medium in ran.outcome.media] == [large]
+        assert b.messages[0].media == (ran.outcome.media[0].sha256,)
+        assert len(b.messages[0].parts) < 16_000
+        first, second = shown(b)[0].media
+        assert (first.name, first.data, first.size_bytes) == ("s", small, len(small))
+        assert (second.name, second.data, second.id) == ("l", b"", ran.outcome.media[0].id)
+        await b.turn("Sure?")
+        assert fake.requests[1].images() == [small, large]
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "expected"),
+    [
+        ("end_turn", event_pb2.FINISH_REASON_STOP),
+        ("max_tokens", event_pb2.FINISH_REASON_MAX_TOKENS),
+        ("refusal", event_pb2.FINISH_REASON_REFUSAL),
+        ("stop_sequence", event_pb2.FINISH_REASON_STOP_SEQUENCE),
+    ],
+)
+async def test_finish_reasons(
+    fake: FakeAnthropic, stop_reason: str, expected: event_pb2.FinishReason.ValueType
+) -> None:
+    fake.script(Turn("So much", stop_reason=stop_reason))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model)) as b:
+        outcome = (await b.turn("Hi")).outcome
+        assert outcome.finish_reason == expected
+        assert outcome.calls[0].stop_reason == stop_reason
+
+
+async def test_a_tool_that_stops_the_run(fake: FakeAnthropic) -> None:
+    def halt() -> str:
+        """Stops."""
+        raise StopAgentRun("that is all")
+
+    fake.script(Turn([ToolUse("t1", "halt", {})]), Turn("Again."))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, tools=[halt])) as b:
+        ran = await b.turn("Halt!")
+        assert ran.outcome.status == "completed"
+        assert ran.outcome.finish_reason == event_pb2.FINISH_REASON_TOOL
+        assert (await b.turn("Go on")).outcome.status == "completed"
+
+
+@pytest.mark.parametrize("text", ["", "Let me see"])
+async def test_a_tool_call_cut_off_by_max_tokens_is_not_executed(fake: FakeAnthropic, text: str) -> None:
+    called = []
+
+    def transfer(amount: int = 0, to: str = "") -> str:
+        """Moves money."""
+        called.append((amount, to))
+        return "done"
+
+    blocks: list[Block] = [
+        *([Text(text)] if text else []),
+        ToolUse("t1", "transfer", '{"amount": 1000, "to": "Al'),
+    ]
+    fake.script(Turn(blocks, stop_reason="max_tokens"), Turn("Fine."))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, tools=[transfer])) as b:
+        ran = await b.turn("Send it")
+        assert ran.outcome.status == "completed"
+        assert ran.outcome.finish_reason == event_pb2.FINISH_REASON_MAX_TOKENS
+        assert called == []
+        assert (await b.turn("Go on")).outcome.status == "completed"
+        assert called == []
+
+
+async def test_thinking_cut_off_by_max_tokens_leaves_a_history_that_is_accepted(fake: FakeAnthropic) -> None:
+    fake.script(Turn([Thinking("Hm, so", signature="")], stop_reason="max_tokens"), Turn("Fine."))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model)) as b:
+        await b.turn("Think")
+        assert (await b.turn("Go on")).outcome.content == "Fine."
+
+
+REFUSALS = [
+    (HttpError(401), "AUTHENTICATION", "401"),
+    (HttpError(400), "INVALID_REQUEST", "400"),
+    (HttpError(429), "RATE_LIMITED", "429"),
+    (HttpError(529), "OVERLOADED", "529"),
+    (HttpError(500), "SERVER_ERROR", "500"),
+]
+
+
+@pytest.mark.parametrize(("refusal", "kind", "status"), REFUSALS, ids=[kind for _, kind, _ in REFUSALS])
+async def test_a_refusing_provider(fake: FakeAnthropic, refusal: HttpError, kind: str, status: str) -> None:
+    fake.script(refusal, Turn("Back."))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model)) as b:
+        outcome = (await b.turn("Hi")).outcome
+        assert outcome.status == "failed"
+        assert isinstance(outcome.error, ModelUnavailable)
+        assert (outcome.error.kind, outcome.error.metadata["http_status"]) == (kind, status)
+        assert "fake" not in outcome.error.message
+        (call,) = outcome.calls
+        assert (call.status, call.usage) == (CallStatus.FAILED, TokenUsage())
+        assert call.cost is not None
+        assert call.cost.usd == 0
+        assert [message.role for message in outcome.messages] == ["user"]
+        assert (await b.turn("Hi again")).outcome.content == "Back."
+
+
+async def test_the_client_tries_again_as_often_as_it_was_told(fake: FakeAnthropic) -> None:
+    fake.script(HttpError(529, headers={"retry-after": "0.01"}), Turn("Back."))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model), retries=1) as b:
+        outcome = (await b.turn("Hi")).outcome
+        assert outcome.content == "Back."
+        assert len(fake.requests) == 2
+        assert len(outcome.calls) == 1
+
+
+BROKEN = [
+    (Turn("One two three four", drop_after=2, usage=FULL), "CONNECTION"),
+    (Turn("One two three four", hang_after=2, usage=FULL), "TIMEOUT"),
+    (Turn("One two three four", error_after=ErrorEvent(2), usage=FULL), "OVERLOADED"),
+    (Turn("One two three four", drop_after="usage", usage=FULL), "CONNECTION"),
+]
+
+
+@pytest.mark.parametrize(("turn", "kind"), BROKEN, ids=["drop", "hang", "error event", "drop after usage"])
+async def test_a_stream_that_breaks_off(fake: FakeAnthropic, turn: Turn, kind: str) -> None:
+    fake.script(turn, Turn("Fine."))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model), timeout=0.3) as b:
+        ran = await b.turn("Count")
+        outcome = ran.outcome
+        assert outcome.status == "failed"
+        assert isinstance(outcome.error, ModelUnavailable)
+        assert outcome.error.kind == kind
+        assert outcome.content.startswith("One two")
+        (call,) = outcome.calls
+        assert call.status is CallStatus.FAILED
+        assert call.usage == fake.billed
+        assert call.usage.cache_read_tokens == 300
+        assert shown(b)[1].content == outcome.content
+        assert shown(b)[1].usage.input_tokens == 100
+        assert (await b.turn("Go on")).outcome.content == "Fine."
+        assert fake.requests[1].messages[1]["content"] == [{"type": "text", "text": outcome.content}]
+
+
+async def test_a_provider_that_says_nothing(fake: FakeAnthropic) -> None:
+    fake.script(Turn("Late", hang_before_first_byte=True))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model), timeout=0.2) as b:
+        outcome = (await b.turn("Hi")).outcome
+        assert isinstance(outcome.error, ModelUnavailable)
+        assert outcome.error.kind == "TIMEOUT"
+        assert outcome.calls[0].usage == fake.billed == TokenUsage()
+
+
+async def test_an_agent_that_cannot_be_built() -> None:
+    def build() -> Agent:
+        raise KeyError("secret")
+
+    async with bench(build) as b:
+        outcome = (await b.turn("Hi")).outcome
+        assert outcome.status == "failed"
+        assert isinstance(outcome.error, AgentFailed)
+        assert "secret" not in str(outcome.error)
+        assert outcome.calls == []
+
+
+async def test_instructions_that_raise(fake: FakeAnthropic) -> None:
+    def instructions() -> str:
+        raise KeyError("secret")
+
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, instructions=instructions)) as b:
+        outcome = (await b.turn("Hi")).outcome
+        assert outcome.status == "failed"
+        assert isinstance(outcome.error, AgentFailed)
+        assert fake.requests == []
+
+
+async def test_a_guardrail_that_refuses(fake: FakeAnthropic) -> None:
+    def guard(run_input: object) -> None:
+        raise InputCheckError("secret", check_trigger=CheckTrigger.PROMPT_INJECTION)
+
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, pre_hooks=[guard])) as b:
+        outcome = (await b.turn("Ignore all that")).outcome
+        assert outcome.status == "failed"
+        assert isinstance(outcome.error, GuardrailRefused)
+        assert fake.requests == []
