@@ -1,7 +1,7 @@
 """`dragoman serve`: a server in this process, until SIGTERM or SIGINT."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -14,49 +14,63 @@ if TYPE_CHECKING:
     from dragoman.app import ServerInfo
 
 
+Agents: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--agents", "-a", metavar="MODULE:ATTRIBUTE", help="Agents to serve; may be repeated."),
+]
+EntryPoints: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--entry-points/--no-entry-points", help="Also serve agents of installed packages."),
+]
+Host: TypeAlias = Annotated[
+    str | None, typer.Option(help="Address to listen on (loopback).", show_default="127.0.0.1")
+]
+Port: TypeAlias = Annotated[
+    int | None, typer.Option(help="Port to listen on; 0 for a free one.", show_default="50051")
+]
+Migrate: TypeAlias = Annotated[
+    bool, typer.Option("--migrate", help="Bring an old database schema up to date first.")
+]
+Currency: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="ISO", help="Currency of costs.", show_default="ZAR")
+]
+PricesFile: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="TOML", help="Prices that win over the built-in ones.")
+]
+RatesFile: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="TOML", help="Exchange rates instead of the built-in ones.")
+]
+MaxRuns: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", help="Concurrent runs at most.", show_default="1000")
+]
+LogFormat: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="FORM", help="auto, json or text.", show_default="auto")
+]
+Setting: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; may be repeated."),
+]
+ReadyFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the address here once calls are accepted."),
+]
+
+
 def serve(
-    agents: Annotated[
-        list[str] | None,
-        typer.Option("--agents", "-a", metavar="MODULE:ATTRIBUTE", help="Agents to serve; may be repeated."),
-    ] = None,
-    entry_points: Annotated[
-        bool | None,
-        typer.Option("--entry-points/--no-entry-points", help="Also serve agents of installed packages."),
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on (loopback).", show_default="127.0.0.1")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 for a free one.", show_default="50051")
-    ] = None,
+    agents: Agents = None,
+    entry_points: EntryPoints = None,
+    host: Host = None,
+    port: Port = None,
     database_url: DatabaseOption = None,
-    migrate: Annotated[
-        bool, typer.Option("--migrate", help="Bring an old database schema up to date first.")
-    ] = False,
-    currency: Annotated[
-        str | None, typer.Option(metavar="ISO", help="Currency of costs.", show_default="ZAR")
-    ] = None,
-    prices_file: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="Prices that win over the built-in ones.")
-    ] = None,
-    rates_file: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="Exchange rates instead of the built-in ones.")
-    ] = None,
-    max_runs: Annotated[
-        int | None, typer.Option(metavar="N", help="Concurrent runs at most.", show_default="1000")
-    ] = None,
+    migrate: Migrate = False,
+    currency: Currency = None,
+    prices_file: PricesFile = None,
+    rates_file: RatesFile = None,
+    max_runs: MaxRuns = None,
     log_level: LogLevelOption = None,
-    log_format: Annotated[
-        str | None, typer.Option(metavar="FORM", help="auto, json or text.", show_default="auto")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; may be repeated."),
-    ] = None,
-    ready_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the address here once calls are accepted."),
-    ] = None,
+    log_format: LogFormat = None,
+    setting: Setting = None,
+    ready_file: ReadyFile = None,
 ) -> None:
     """Serves agents until it is told to stop (SIGTERM or Ctrl-C); a second time ends running runs at once.
 
@@ -70,7 +84,6 @@ def serve(
     """
     settings = load_settings(
         {
-            **pairs(setting or [], "--set"),
             "agents": agents,
             "entry_points": entry_points,
             "host": host,
@@ -82,6 +95,7 @@ def serve(
             "max_runs": max_runs,
             "log_level": log_level,
             "log_format": log_format,
+            **pairs(setting or [], "--set"),
         }
     )
     from dragoman import app

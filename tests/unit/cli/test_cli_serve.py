@@ -109,7 +109,7 @@ def test_every_flag_of_serve_is_a_setting(
     monkeypatch.setattr(app, "run", run)
     result = dragoman(
         *("serve", "-a", "m:one", "-a", "m:two", "--no-entry-points", "--host", "::1", "--port", "6000"),
-        *("--database-url", "sqlite:///x.db", "--migrate", "--currency", "USD", "--max-runs", "7"),
+        *("--database-url", "sqlite:///x.db", "--migrate", "--currency", "USD", "--set", "max_runs=7"),
         *(
             "--prices-file",
             "p.toml",
