@@ -22,6 +22,7 @@ from uuid import UUID
 from agno.metrics import RunMetrics
 from agno.models.base import Model
 from agno.models.message import Message
+from agno.run import cancel
 from agno.run.agent import RunOutput
 from agno.run.team import TeamRunOutput
 
@@ -47,13 +48,21 @@ _INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, Syst
 class Source:
     """A run that calls models: this run, a member's, or one of an agent inside of a tool."""
 
-    def __init__(self, agno_id: str, run_id: UUID, parent_run_id: UUID | None, agent_name: str) -> None:
+    def __init__(
+        self,
+        agno_id: str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        agent_name: str,
+        *,
+        is_member: bool = False,
+    ) -> None:
         self.agno_id = agno_id
         self.run_id = run_id
         self.parent_run_id = parent_run_id
         self.agent_name = agent_name
-        self.is_member = False
-        """True when Agno names the run that delegated to it."""
+        self.is_member = is_member
+        """True when a team delegated to it."""
         self.messages: Sequence[Message] | None = None
         """Agno's live list of its conversation, once it has called a model."""
 
@@ -263,11 +272,25 @@ class Ledger:
         source = self._sources.get(run.run_id)
         if source is None:
             name = run.agent_name if isinstance(run, RunOutput) else run.team_name
-            parent = self._sources.get(run.parent_run_id or "", self._root)
-            source = Source(run.run_id, _uuid(run.run_id), parent.run_id, name or self._root.agent_name)
-            source.is_member = run.parent_run_id is not None
+            parent = self._delegator(run.run_id)
+            source = Source(
+                run.run_id,
+                _uuid(run.run_id),
+                (parent or self._root).run_id,
+                name or self._root.agent_name,
+                is_member=parent is not None,
+            )
             self._sources[run.run_id] = source
         return source
+
+    def _delegator(self, agno_id: str) -> Source | None:
+        """The team whose member makes the run; None for an agent that no team runs.
+
+        Agno writes the parent into the events of a member's run, but not into the run that the model is given.
+        """
+        return next(
+            (s for s in self._sources.values() if agno_id in cancel.get_member_run_ids(s.agno_id)), None
+        )
 
     def _match(self, event: Any) -> Call | None:
         """The call that an event tells of: events may lag behind, but keep their order within a run."""
