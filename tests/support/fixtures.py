@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,9 +31,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
             yield url
 
 
-@cache
 def _sqlite_template(factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with the schema and no rows, to be copied."""
-    path = factory.mktemp("sqlite") / "template.db"
-    migrate(f"sqlite:///{path}")
+    """A SQLite file with the schema and no rows, to be copied; made once in each test process."""
+    path = factory.getbasetemp() / "template.db"
+    if not path.exists():
+        migrate(f"sqlite:///{path}")
     return path

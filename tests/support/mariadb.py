@@ -176,9 +176,12 @@ class MariaDBServer:
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:
+                # By ourselves first: PyMySQL leaves a socket open on which nobody listens yet.
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(self._socket))
                 self.execute(f"CREATE USER IF NOT EXISTS '{_USER}'@'%' IDENTIFIED BY '{_PASSWORD}'")
                 self.execute(f"GRANT ALL ON *.* TO '{_USER}'@'%'")
-            except pymysql.err.OperationalError as error:
+            except (OSError, pymysql.err.OperationalError) as error:
                 ended = self._process is None or self._process.poll() is not None
                 if ended or time.monotonic() > deadline:
                     log = (self._folder / "log").read_text(errors="replace")

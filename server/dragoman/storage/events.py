@@ -11,6 +11,7 @@ from dragoman.storage.rows import Packer, Values, after_sequence, chunk_of, chun
 from dragoman.storage.tables import pieces, run_events, runs
 
 _CHUNKS_PER_READ = 1000
+_LAST = 2**62
 
 
 def append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) -> None:
@@ -59,6 +60,7 @@ def read(
     if known.first() is None:
         raise RunNotFound(run_id)
     of_run = run_events.c.run_id == run_id
+    after = min(after, _LAST)  # what a caller sends must not overflow below
     # The chunk that holds the next event is the last one that begins at or before it.
     begin = (
         sa.select(sa.func.max(run_events.c.first_sequence))

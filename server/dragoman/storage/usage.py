@@ -4,12 +4,14 @@ Groups are cut into pages by their keys, so a page costs no more when there are 
 reporting currency has changed in between, what was priced before stands in a row of its own, behind the same key.
 """
 
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from dragoman.engine.ports import Page, UsageDimension, UsageQuery, UsageRow
+from dragoman.errors import PageTokenInvalid
 from dragoman.records import Owner, TokenUsage
 from dragoman.storage.rows import owned
 from dragoman.storage.tables import TOKENS, model_calls
@@ -39,7 +41,7 @@ def select(
 ) -> list[UsageRow]:
     """A page of groups in the order of their keys.
 
-    `page.after` is a row's key, with or without its currency behind it. Raises ValueError for a key of another grouping.
+    `page.after` is a row's key, with or without its currency behind it. Raises PageTokenInvalid for another grouping's.
     """
     keys = [column for dimension in query.group_by for column in _KEYS[dimension]]
     grouped = [*keys, _calls.currency]
@@ -81,14 +83,25 @@ def _filters(query: UsageQuery) -> list[sa.ColumnElement[bool]]:
 def _after(keys: list[sa.ColumnElement[Any]], after: tuple[str, ...]) -> sa.ColumnElement[bool]:
     columns = [*keys, _calls.currency] if len(after) == len(keys) + 1 else keys
     if len(after) != len(columns):
-        raise ValueError("the key is not one of this grouping")
+        raise PageTokenInvalid
     if not columns:
         return sa.false()  # one group, and it has been shown
     bounds = [
-        sa.literal(UUID(text) if column is _calls.session_id else text, column.type)
-        for column, text in zip(columns, after, strict=True)
+        sa.literal(_bound(column, text), column.type) for column, text in zip(columns, after, strict=True)
     ]
     return sa.tuple_(*columns) > sa.tuple_(*bounds)
+
+
+def _bound(column: sa.ColumnElement[Any], text: str) -> object:
+    """The value that a key's text stands for."""
+    try:
+        if column is _calls.session_id:
+            return UUID(text)
+        if column is _DAY:
+            return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise PageTokenInvalid from None
+    return text
 
 
 def _sums(name: str, exact: bool) -> list[sa.ColumnElement[Any]]:
