@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+LAST_WORDS = 2.0
+"""Seconds that streams have to deliver their last events when the server stops."""
+
+
 class StartError(Exception):
     """The server cannot start. The text is a sentence for the operator."""
 
@@ -165,6 +169,8 @@ async def serve(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        # Who still watches gets the event that ended his run.
+        await server.grpc.drain(0 if hurried.is_set() else LAST_WORDS)
     logger.info("stopped")
 
 

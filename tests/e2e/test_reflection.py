@@ -45,7 +45,7 @@ async def test_list_create_run_execute() -> None:
             created = await call(server.address, "SessionService/CreateSession", {"agentName": "assistant"})
             session = created[0]["session"]["id"]
             request = {"agentName": "assistant", "sessionId": session, "message": "hello"}
-            events = await call(server.address, "RunService/Run", request)
+            events = await call(server.address, "RunService/Run", {**request, "detail": "EVENT_DETAIL_ALL"})
             assert [event["sequence"] for event in events] == [str(n) for n in range(1, len(events) + 1)]
             assert events[-1]["runCompleted"]["content"] == "Hello there"
             executed = await call(server.address, "RunService/Execute", request)

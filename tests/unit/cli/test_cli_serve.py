@@ -85,7 +85,7 @@ def test_the_module_and_the_script_are_the_same() -> None:
         subprocess.run(command, capture_output=True, text=True, check=True).stdout
         for command in (
             [sys.executable, "-m", "dragoman.cli", "--version"],
-            [sys.executable, "-c", "from dragoman.client.entry import main; main()", "--version"],
+            [sys.executable, "-c", "from dragoman.entry import main; main()", "--version"],
         )
     ]
     assert shown[0] == shown[1]

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import dragoman.client
-from dragoman.client import entry
+from dragoman import entry
 
 
 def test_public_names() -> None:
@@ -74,7 +74,7 @@ def test_the_package_is_typed() -> None:
 def test_only_the_base_install_is_imported() -> None:
     """In a fresh process: the packages that the client loads are those that the base install brings."""
     code = (
-        "import sys, dragoman.client, dragoman.client.entry\n"
+        "import sys, dragoman.client, dragoman.entry\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))\n"
         "print(sorted({'.'.join(n.split('.')[:2]) for n in sys.modules if n.startswith('dragoman.')}))"
     )
@@ -83,7 +83,7 @@ def test_only_the_base_install_is_imported() -> None:
     by_grpc = {"grpc_tools", "grpc_health", "grpc_reflection", "cython_runtime"}  # where they are installed
     needed = {"dragoman", "google", "grpc", "grpc_status", "typing_extensions"}
     assert {name for name in foreign if not name.startswith(("_", "sitecustomize"))} <= needed | by_grpc
-    assert ours == {"dragoman.client", "dragoman.v1"}
+    assert ours == {"dragoman.client", "dragoman.entry", "dragoman.v1"}
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich", "pydantic_settings"])
