@@ -86,7 +86,7 @@ def cost(usd: Decimal, amount: Decimal, currency: str = "ZAR") -> Cost:
     return Cost(usd, amount, currency, "test 1", Decimal("18.25"), date(2026, 3, 4), {})
 
 
-def call(of: Run, *, priced: Cost | None = None, usage: TokenUsage = TokenUsage(3, 5)) -> ModelCall:
+def call(of: Run, *, priced: Cost | None = None) -> ModelCall:
     return ModelCall(
         id=ids.new_id(),
         run_id=of.id,
@@ -95,7 +95,7 @@ def call(of: Run, *, priced: Cost | None = None, usage: TokenUsage = TokenUsage(
         kind="model",
         provider="anthropic",
         model="claude-x",
-        usage=usage,
+        usage=TokenUsage(3, 5),
         cost=priced,
         status=CallStatus.COMPLETED,
         stop_reason="end_turn",
@@ -134,7 +134,8 @@ def end(
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 _zones = st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-9))])
-moments = st.datetimes(datetime(1990, 1, 1), datetime(2190, 1, 1), timezones=_zones)
+_years = [datetime(year, 1, 1, tzinfo=UTC).replace(tzinfo=None) for year in (1990, 2190)]
+moments = st.datetimes(*_years, timezones=_zones)
 durations = st.timedeltas(timedelta(0), timedelta(days=365))
 money = st.decimals(Decimal(-9_000_000), Decimal(9_000_000), places=12)
 json_values = st.recursive(

@@ -45,10 +45,11 @@ def append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) 
     if large:
         connection.execute(sa.insert(pieces), large)
     # One statement for all runs.
+    sequences = [(runs.c.id == run_id, sequence) for run_id, sequence in advanced.items()]
     connection.execute(
         sa.update(runs)
         .where(runs.c.id.in_(advanced))
-        .values(last_sequence=sa.case(advanced, value=runs.c.id, else_=runs.c.last_sequence))
+        .values(last_sequence=sa.case(*sequences, else_=runs.c.last_sequence))
     )
 
 
