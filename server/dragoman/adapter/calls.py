@@ -218,15 +218,28 @@ class Ledger:
     def settle(self, agno_run_id: str | None, metrics: RunMetrics | None) -> None:
         """Explains what Agno counted for a completed run by the calls that were seen; books the rest."""
         source = self._sources.get(agno_run_id or "", self._root)
+        unexplained: dict[tuple[str, str], tuple[str, Counts]] = {}
         for kind, entries in ((metrics.details if metrics else None) or {}).items():
             for entry in entries:
                 left = counts(entry)
-                for call in self._explaining(source, kind, entry.id):
+                for call in self._explaining(source, kind, entry.id, left):
                     rest = tuple(a - b for a, b in zip(left, call.counted, strict=True))
                     if min(rest) >= 0:
                         left, call.kind, call.settled = rest, kind, True
                 if any(left):
-                    self._book(source, kind, entry.provider, entry.id, TokenUsage(*left))
+                    model = (entry.provider, entry.id)
+                    known = unexplained.get(model)
+                    unexplained[model] = (
+                        kind if known is None else AUXILIARY,
+                        left if known is None else tuple(map(sum, zip(known[1], left, strict=True))),
+                    )
+        for (provider, name), (kind, left) in unexplained.items():
+            # Calls that fit nowhere are part of the rest all the same: rather of an unknown kind than billed twice.
+            for call in self._explaining(source, AUXILIARY, name, left):
+                left = tuple(max(0, a - b) for a, b in zip(left, call.counted, strict=True))
+                call.kind, call.settled = kind, True
+            if any(left):
+                self._book(source, kind, provider, name, TokenUsage(*left))
 
     def last(self) -> Call | None:
         """The latest call in which the run's own agent worked at its answer."""
@@ -315,8 +328,8 @@ class Ledger:
             call.time_to_first_token = timedelta(seconds=event.time_to_first_token)
         return call
 
-    def _explaining(self, source: Source, kind: str, model: str) -> list[Call]:
-        """Completed calls that may be part of what Agno counted for the source, its own first.
+    def _explaining(self, source: Source, kind: str, model: str, sums: Counts) -> list[Call]:
+        """Completed calls that may be part of what Agno counted for the source: its own first, then what fits exactly.
 
         Agno counts an agent inside of another (one that reasons, for example) with the outer one, but not one that a
         tool runs: these never fit in, as the source's own calls leave no room for them.
@@ -330,7 +343,9 @@ class Ledger:
             and call.kind in (kind, AUXILIARY)
             and (call.source is source or not call.source.is_member)
         ]
-        return sorted(able, key=lambda call: call.source is not source)
+        return sorted(
+            able, key=lambda call: (call.kind != kind, call.source is not source, call.counted != sums)
+        )
 
     def _book(self, source: Source, kind: str, provider: str, model: str, usage: TokenUsage) -> Call:
         call = Call(source, kind=kind, provider=provider, model=model, message=None)
