@@ -22,21 +22,15 @@ class Clients:
         self._timeout = Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
         self._retries = retries
         self._clients: dict[Hashable, AsyncAnthropic] = {}
+        self._own: dict[int, tuple[AsyncAnthropic, AsyncAnthropic]] = {}
+        """By identity: a model's own client, held, and the same with our bounds."""
 
     def of(self, model: Claude, make: Callable[[], AsyncAnthropic]) -> AsyncAnthropic:
         """The model's client. `make` is the model's own way to get one."""
         if _makes_its_own(model):
             # Another cloud's client, with its own credentials: the model makes it, we bound it.
             own = make()
-            key: Hashable = id(own)
-            client = self._clients.get(key)
-            if client is None or client.is_closed():
-                given = model.client_params or {}
-                client = self._clients[key] = own.with_options(
-                    timeout=own.timeout if model.timeout or "timeout" in given else self._timeout,
-                    max_retries=own.max_retries if "max_retries" in given else self._retries,
-                )
-            return client
+            return self._bounded(model, own)
         if model.async_client is not None and not model.async_client.is_closed():
             return model.async_client  # the author gave it one
         parameters = model._get_client_params()  # noqa: SLF001 - what Agno itself would make the client of
@@ -50,13 +44,25 @@ class Clients:
             client = self._clients[key] = AsyncAnthropic(**options)
         return client
 
+    def _bounded(self, model: Claude, own: AsyncAnthropic) -> AsyncAnthropic:
+        known = self._own.get(id(own))
+        if known is None:
+            given = model.client_params or {}
+            bounded = own.with_options(
+                timeout=own.timeout if model.timeout or "timeout" in given else self._timeout,
+                max_retries=own.max_retries if "max_retries" in given else self._retries,
+            )
+            known = self._own[id(own)] = (own, bounded)
+        return known[1]
+
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._clients)
+        return len(self._clients) + len(self._own)
 
     async def close(self) -> None:
         """Closes all."""
-        clients, self._clients = list(self._clients.values()), {}
+        clients = [*self._clients.values(), *(own for own, _ in self._own.values())]
+        self._clients, self._own = {}, {}
         await asyncio.gather(*(client.close() for client in clients))
 
 

@@ -29,6 +29,8 @@ from dragoman.engine.ports import RunOrder
 logger = logging.getLogger(__name__)
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
+_OF_BLOCKS = frozenset({"content_blocks", "signature"})
+"""What Agno rebuilds an answer from: without blocks, the signature of a thinking that is gone must go too."""
 
 
 async def load(source: HistorySource, order: RunOrder, runs: int | None) -> list[Message]:
@@ -140,7 +142,8 @@ def _mended_assistant(message: Message, answered: set[str | None]) -> Message | 
     if isinstance(blocks, list):
         sound = _sound(blocks, {call.get("id") for call in calls})
         if sound != blocks:
-            changes["provider_data"] = {**(message.provider_data or {}), "content_blocks": sound}
+            kept = {k: v for k, v in (message.provider_data or {}).items() if k not in _OF_BLOCKS}
+            changes["provider_data"] = {**kept, "content_blocks": sound} if sound else kept
     if not calls and not _says(message, changes.get("provider_data", message.provider_data)):
         return None
     return message.model_copy(update=changes) if changes else message
@@ -166,8 +169,8 @@ def _sound(blocks: list[Any], calls: set[Any]) -> list[Any]:
 def _says(message: Message, provider_data: dict[str, Any] | None) -> bool:
     """Whether anything is left of an assistant message without tool calls."""
     blocks = (provider_data or {}).get("content_blocks")
-    if isinstance(blocks, list):
-        return bool(blocks)
+    if isinstance(blocks, list) and blocks:
+        return True
     if isinstance(message.content, str):
         if message.content.strip():
             return True

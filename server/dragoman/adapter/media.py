@@ -74,6 +74,9 @@ _CONTAINERS: Final = (
 _TEXTS: Final = frozenset({"application/json", "application/x-javascript", "application/x-python"})
 """Types of text that do not begin with `text/`."""
 
+_FILE_TYPES: Final = frozenset(File.valid_mime_types())
+"""What Agno takes as a file; it drops others without a word."""
+
 _KINDS: Final[Mapping[MediaKind, message_pb2.MediaKind.ValueType]] = {
     MediaKind.IMAGE: message_pb2.MEDIA_KIND_IMAGE,
     MediaKind.FILE: message_pb2.MEDIA_KIND_FILE,
@@ -211,7 +214,7 @@ def _examine(claimed: str, data: bytes) -> tuple[str, str]:
         return claimed, ""
     if actual == UNKNOWN_TYPE and _is_text(data):
         is_type_of_text = claimed.startswith("text/") or claimed in _TEXTS
-        return (claimed if is_type_of_text and claimed in _file_types() else "text/plain"), ""
+        return (claimed if is_type_of_text and claimed in _FILE_TYPES else "text/plain"), ""
     return actual, ""
 
 
@@ -255,7 +258,7 @@ def _fits(kind: MediaKind, mime_type: str) -> bool:
     if kind is MediaKind.IMAGE:
         return mime_type in _PICTURES
     if kind is MediaKind.FILE:
-        return mime_type in _file_types()
+        return mime_type in _FILE_TYPES
     return mime_type.startswith(f"{kind}/")
 
 
@@ -268,13 +271,6 @@ def _kind_of(mime_type: str) -> MediaKind:
 def _canonical(mime_type: str) -> str:
     plain = mime_type.partition(";")[0].strip().lower()
     return _SAME.get(plain, plain)
-
-
-def _file_types() -> frozenset[str]:
-    return _FILE_TYPES
-
-
-_FILE_TYPES: Final = frozenset(File.valid_mime_types())
 
 
 def _teach_imghdr() -> None:

@@ -32,7 +32,7 @@ from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
 from dragoman.engine.ports import Outcome, Pricer, RunOrder
-from dragoman.records import CallStatus, utcnow
+from dragoman.records import utcnow
 from dragoman.v1 import event_pb2
 
 logger = logging.getLogger(__name__)
@@ -230,16 +230,18 @@ class AgnoRun:
         if self._outcome.status != "running":
             return
         call = self._ledger.last()
-        failed = call if call is not None and call.status is CallStatus.FAILED else None
-        if error is None and failed is not None and str(failed.error) == (message or ""):
-            error = failed.error  # Agno's event has only its text
+        # Agno's event has the text of an exception only: a model's is on its call, with the HTTP status.
+        if error is None and call is not None and str(call.error) == (message or ""):
+            error = call.error
+        else:
+            call = None
         self._outcome.status = "failed"
         self._outcome.error = failures.classify(
             error_type,
             message,
             error,
-            status=failed.http_status if failed else None,
-            provider=failed.provider if failed else "",
+            status=call.http_status if call else None,
+            provider=call.provider if call else "",
             agent_name=self._order.agent_name,
         )
 
