@@ -53,6 +53,7 @@ FINISH_REASONS: Final[dict[str, event_pb2.FinishReason.ValueType]] = {
 
 _Output: TypeAlias = agent_run.RunOutput | team_run.TeamRunOutput
 _OUTPUTS = (agent_run.RunOutput, team_run.TeamRunOutput)
+_CONTENT = (agent_run.RunContentEvent, team_run.RunContentEvent)
 _COMPLETED = (agent_run.RunCompletedEvent, team_run.RunCompletedEvent)
 _CANCELLED = (agent_run.RunCancelledEvent, team_run.RunCancelledEvent)
 _FAILED = (agent_run.RunErrorEvent, team_run.RunErrorEvent)
@@ -191,13 +192,13 @@ class AgnoRun:
             self._output = event
             return []
         made = self._mapping.map(event)
-        if getattr(event, "run_id", None) in (self._id, None):
+        if getattr(event, "run_id", None) not in (self._id, None):
+            if isinstance(event, _COMPLETED):
+                self._ledger.settle(event.run_id, event.metrics)
+        elif isinstance(event, _CONTENT):
+            self._text.extend(one.content_delta.text for one in made if one.HasField("content_delta"))
+        else:
             self._note(event)
-            for one in made:
-                if one.HasField("content_delta"):
-                    self._text.append(one.content_delta.text)
-        elif isinstance(event, _COMPLETED):
-            self._ledger.settle(event.run_id, event.metrics)
         return made
 
     def _note(self, event: Any) -> None:

@@ -1,5 +1,6 @@
 """Every call of every model of an agent is in the ledger, once, on whose account it was made."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,8 @@ async def test_parser_and_output_models(fake: FakeAnthropic) -> None:
         assert outcome.structured == {"word": "x"}
 
 
-async def test_memories_and_summaries(fake: FakeAnthropic) -> None:
+@pytest.mark.parametrize("own_models", [True, False])
+async def test_memories_and_summaries(fake: FakeAnthropic, own_models: bool) -> None:
     def answer(request: Recorded) -> Turn:
         if "You greet." in request.system:
             return Turn("Hello", usage=use(10))
@@ -80,10 +82,10 @@ async def test_memories_and_summaries(fake: FakeAnthropic) -> None:
             model=model,
             instructions="You greet.",
             db=db,
-            memory_manager=MemoryManager(model=claude(fake)),
             update_memory_on_run=True,
             enable_session_summaries=True,
-            session_summary_manager=SessionSummaryManager(model=claude(fake)),
+            memory_manager=MemoryManager(model=claude(fake)) if own_models else None,
+            session_summary_manager=SessionSummaryManager(model=claude(fake)) if own_models else None,
         )
 
     async with bench(build) as b:
@@ -175,6 +177,108 @@ async def test_members_are_billed_on_their_own_runs(fake: FakeAnthropic, mode: s
         assert sorted(told) == sorted(call.usage.input_tokens for call in outcome.calls)
         of_members = [message for message in outcome.messages if message.parent_run_id]
         assert [message.role for message in of_members] == ["user", "assistant"] * len(names)
+
+
+async def test_a_team_that_works_on_tasks_in_parallel(fake: FakeAnthropic) -> None:
+    """Agno tells nothing of these members' runs, but their calls and messages are there."""
+
+    def answer(request: Recorded) -> Turn:
+        if not any(tool["name"] == "create_task" for tool in request.tools):
+            return Turn("done", usage=use(20))
+        said = str(request.messages)
+        if "tool_result" not in said:
+            tasks = [
+                ToolUse(name, "create_task", {"title": name, "description": "d", "assignee": name})
+                for name in ("one", "two")
+            ]
+            return Turn(tasks, usage=use(10))
+        if "execute_tasks_parallel" not in said:
+            ids = re.findall(r"Task created: \[([0-9a-f-]+)\]", said)
+            return Turn([ToolUse("go", "execute_tasks_parallel", {"task_ids": ids})], usage=use(11))
+        if "mark_all_complete" not in said:
+            return Turn([ToolUse("end", "mark_all_complete", {"summary": "ok"})], usage=use(12))
+        return Turn("Done.", usage=use(13))
+
+    fake.respond = answer
+    model = claude(fake)
+
+    def build() -> Team:
+        members: list[Agent | Team] = [Agent(name=name, id=name, model=model) for name in ("one", "two")]
+        return Team(name="Team", mode="tasks", model=model, members=members)  # type: ignore[arg-type]  # Agno takes its names
+
+    async with bench(build) as b:
+        outcome = (await b.turn("Work")).outcome
+        assert outcome.content == "Done."
+        assert spent(outcome.calls) == fake.billed
+        assert sorted((c.agent_name, c.usage.input_tokens) for c in outcome.calls if c.parent_run_id) == [
+            ("one", 20),
+            ("two", 20),
+        ]
+        assert sorted((m.agent_name, m.role) for m in outcome.messages if m.parent_run_id) == [
+            ("one", "assistant"),
+            ("one", "user"),
+            ("two", "assistant"),
+            ("two", "user"),
+        ]
+
+
+async def test_a_team_within_a_team(fake: FakeAnthropic) -> None:
+    def answer(request: Recorded) -> Turn:
+        if "tool_result" in str(request.messages):
+            return Turn("fine", usage=use(40))
+        for name, member in (("outer", "inner"), ("inner", "leaf")):
+            if f"You are {name}." in request.system:
+                return Turn([ToolUse(name, "delegate_task_to_member", {"member_id": member, "task": "x"})])
+        return Turn("leaf", usage=use(20))
+
+    fake.respond = answer
+    model = claude(fake)
+
+    def build() -> Team:
+        leaf = Agent(name="Leaf", id="leaf", model=model)
+        inner = Team(name="Inner", id="inner", model=model, members=[leaf], instructions="You are inner.")
+        return Team(name="Outer", model=model, members=[inner], instructions="You are outer.")
+
+    async with bench(build) as b:
+        outcome = (await b.turn("Go")).outcome
+        assert spent(outcome.calls) == fake.billed
+        runs = {call.agent_name: (call.run_id, call.parent_run_id) for call in outcome.calls}
+        assert runs["agent"][1] is None
+        assert runs["Inner"][1] == runs["agent"][0]
+        assert runs["Leaf"][1] == runs["Inner"][0]
+
+
+async def test_followups_and_compressed_tool_results(fake: FakeAnthropic) -> None:
+    def answer(request: Recorded) -> Turn:
+        if "You work." not in request.system:
+            return Turn(
+                '{"suggestions": ["Go on"]}' if "suggest" in str(request.json) else "short", usage=use(100)
+            )
+        if "tool_result" in str(request.messages):
+            return Turn("Done.", usage=use(20))
+        return Turn([ToolUse(f"t{number}", "long", {}) for number in range(4)], usage=use(10))
+
+    def long() -> str:
+        """Says much."""
+        return "x" * 1000
+
+    fake.respond = answer
+    model = claude(fake)
+
+    def build() -> Agent:
+        return Agent(
+            model=model, instructions="You work.", tools=[long], compress_tool_results=True, followups=True
+        )
+
+    async with bench(build) as b:
+        outcome = (await b.turn("Go")).outcome
+        assert spent(outcome.calls) == fake.billed
+        assert [call.kind for call in outcome.calls] == [
+            "model",
+            *["compression_model"] * 4,
+            "model",
+            "followup_model",
+        ]
 
 
 @dataclass
