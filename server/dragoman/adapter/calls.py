@@ -12,6 +12,7 @@ seen (a model that could not be reached to be metered), the rest becomes a row o
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ from dragoman import ids, wire
 from dragoman.engine.ports import Pricer
 from dragoman.records import CallStatus, Cost, ModelCall, TokenUsage, utcnow
 from dragoman.v1 import event_pb2
+
+logger = logging.getLogger(__name__)
 
 MAIN: Final = "model"
 """Kind of the calls in which an agent works at its answer."""
@@ -150,6 +153,7 @@ class Ledger:
         self._root = Source(str(run_id), run_id, None, agent_name)
         self._sources = {self._root.agno_id: self._root}
         self._calls: list[Call] = []
+        self._closed = False
 
     @property
     def root(self) -> Source:
@@ -168,6 +172,11 @@ class Ledger:
 
     def open(self, model: Model, arguments: Mapping[str, Any]) -> Call:
         """A request is about to be made. `arguments` are those of `Model.ainvoke` and its like."""
+        if self._closed:
+            logger.warning(
+                "a model was called after its run had ended: the call is in no ledger",
+                extra={"run_id": str(self._root.run_id), "model": model.id},
+            )
         run = arguments.get("run_response")
         source = self._source(run)
         kind = str(model.model_type.value)
@@ -262,6 +271,7 @@ class Ledger:
 
     async def close(self, iterating: asyncio.Task[Any] | None) -> None:
         """Ends the calls that are still open, and the tasks that make them, but for the one that iterates the run."""
+        self._closed = True
         tasks: set[asyncio.Task[Any]] = set()
         streams: list[asyncio.Event] = []
         for call in [call for call in self._calls if call.status is None]:

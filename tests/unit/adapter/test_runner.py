@@ -3,17 +3,20 @@
 import io
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from agno.agent import Agent
 from agno.exceptions import CheckTrigger, InputCheckError, StopAgentRun
+from agno.models.message import Message
+from agno.tools import tool
 from PIL import Image as Picture
 from pydantic import BaseModel
 from support.bench import Bench, bench, claude, spent
 
 from dragoman.adapter import AgnoMessageView
 from dragoman.engine.ports import InputMedia, MediaKind
-from dragoman.errors import AgentFailed, GuardrailRefused, ModelUnavailable
+from dragoman.errors import AgentFailed, GuardrailRefused, Internal, ModelUnavailable
 from dragoman.records import CallStatus, TokenUsage
 from dragoman.testing.anthropic import (
     Block,
@@ -27,6 +30,7 @@ from dragoman.testing.anthropic import (
     Turn,
     Usage,
 )
+from dragoman.testing.scripted import ScriptedModel, ToolCall
 from dragoman.v1 import event_pb2, message_pb2
 
 FULL = Usage(
@@ -378,3 +382,76 @@ async def test_a_guardrail_that_refuses(fake: FakeAnthropic) -> None:
         assert outcome.status == "failed"
         assert isinstance(outcome.error, GuardrailRefused)
         assert fake.requests == []
+
+
+async def test_a_paused_run_tells_what_it_waits_for_and_the_session_goes_on(fake: FakeAnthropic) -> None:
+    @tool(requires_confirmation=True)
+    def delete(name: str) -> str:
+        """Deletes."""
+        return f"deleted {name}"
+
+    fake.script(
+        Turn([Text("Shall I?"), ToolUse("t1", "delete", {"name": "all"})], usage=FULL), Turn("Never mind.")
+    )
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, tools=[delete])) as b:
+        outcome = (await b.turn("Delete all")).outcome
+        assert outcome.status == "paused"
+        (requirement,) = outcome.requirements
+        assert requirement.HasField("confirmation")
+        assert (requirement.tool_call.name, dict(requirement.tool_call.arguments)) == (
+            "delete",
+            {"name": "all"},
+        )
+        assert spent(outcome.calls) == fake.billed
+        assert (await b.turn("No")).outcome.content == "Never mind."
+
+
+async def test_only_so_many_runs_are_remembered(fake: FakeAnthropic) -> None:
+    fake.respond = lambda _: Turn("Yes.")
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model)) as b:
+        for runs, expected in ((None, [1, 3]), (1, [3, 3]), (0, [1, 1])):
+            b.messages, b.runs, before = [], runs, len(fake.requests)
+            for _ in range(2 if runs is None else 3):
+                await b.turn("Hi")
+            assert [len(request.messages) for request in fake.requests[before:]][-2:] == expected
+
+
+async def test_a_medium_that_is_gone_fails_the_run_instead_of_changing_its_history(
+    fake: FakeAnthropic,
+) -> None:
+    fake.script(Turn("A square."))
+    model = claude(fake)
+    media = [InputMedia(MediaKind.IMAGE, "image/png", "", png(300, 300, noise=True))]
+    async with bench(lambda: Agent(model=model)) as b:
+        await b.turn("What is it?", media)
+        b.media.clear()
+        outcome = (await b.turn("Sure?")).outcome
+        assert outcome.status == "failed"
+        assert isinstance(outcome.error, Internal)
+        assert len(fake.requests) == 1
+
+
+async def test_what_cannot_be_stored_is_stored_in_sight() -> None:
+    def odd() -> str:
+        """Says something odd."""
+        return "odd \ud800 text"
+
+    model = ScriptedModel(turns=[[ToolCall("odd")], ["Fine."]])
+    async with bench(lambda: Agent(model=model, tools=[odd])) as b:
+        assert (await b.turn("Hi")).outcome.status == "completed"
+        assert [message.content for message in shown(b) if message.tool_name] == ["odd \ufffd text"]
+
+
+async def test_the_authors_examples_are_sent_but_not_stored(fake: FakeAnthropic) -> None:
+    fake.respond = lambda _: Turn("Blue.")
+    model = claude(fake)
+    examples: list[Any] = [{"role": "user", "content": "Sky?"}, Message(role="assistant", content="Blue.")]
+    async with bench(lambda: Agent(model=model, additional_input=examples)) as b:
+        await b.turn("Sea?")
+        await b.turn("Lake?")
+        assert [message.content for message in shown(b)] == ["Sea?", "Blue.", "Lake?", "Blue."]
+        assert [message["role"] for message in fake.requests[1].messages] == ["user", "assistant"] * 2 + [
+            "user"
+        ]
