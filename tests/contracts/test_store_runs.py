@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,7 +42,7 @@ async def test_a_run_comes_back_as_it_was(
     store: SqlStore,
     names: tuple[str, str, str],
     labels: dict[str, str],
-    times: tuple[object, object],
+    times: tuple[datetime, datetime],
     totals: Totals,
     last: bytes,
 ) -> None:

@@ -74,7 +74,7 @@ def sqlite_writer(url: URL, synchronous: str) -> Engine:
     """One connection, for one thread; for a database in memory it serves the reads too."""
     memory = is_memory(url)
     pool: dict[str, Any] = {"poolclass": StaticPool} if memory else {"pool_size": 1, "max_overflow": 0}
-    engine = _sqlite(url, pool)
+    engine = _sqlite(url, pool, BUSY_TIMEOUT)
     pragmas = ["foreign_keys=ON", f"synchronous={synchronous}"]
     if not memory:
         pragmas.append("journal_mode=WAL")
@@ -84,7 +84,7 @@ def sqlite_writer(url: URL, synchronous: str) -> Engine:
 
 def sqlite_readers(url: URL) -> Engine:
     """Connections that can only read."""
-    engine = _sqlite(url, {"pool_size": SQLITE_READERS, "max_overflow": 0})
+    engine = _sqlite(url, {"pool_size": SQLITE_READERS, "max_overflow": 0}, BUSY_TIMEOUT)
     _on_connect(engine, ["query_only=ON"], begin="BEGIN")
     return engine
 
@@ -94,7 +94,7 @@ def mysql(url: URL, connections: int) -> Engine:
     return sa.create_engine(
         _with_booleans(url),
         connect_args={
-            **_mysql_arguments(url),
+            **mysql_arguments(url),
             "read_timeout": READ_TIMEOUT,
             "write_timeout": READ_TIMEOUT,
             "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT},"
@@ -115,15 +115,15 @@ def for_migration(url: URL) -> Engine:
     """One connection without the pragmas and time-outs of the service: with foreign keys on, SQLite's way of altering a
     table deletes the rows that refer to it; and DDL takes as long as it takes."""
     if is_sqlite(url):
-        engine = _sqlite(url, {"poolclass": NullPool}, timeout=MIGRATION_LOCK_TIMEOUT)
+        engine = _sqlite(url, {"poolclass": NullPool}, MIGRATION_LOCK_TIMEOUT)
         _on_connect(engine, ["foreign_keys=OFF"], begin="BEGIN IMMEDIATE")
         return engine
     return sa.create_engine(
-        _with_booleans(url), connect_args=_mysql_arguments(url), poolclass=NullPool, hide_parameters=True
+        _with_booleans(url), connect_args=mysql_arguments(url), poolclass=NullPool, hide_parameters=True
     )
 
 
-def _sqlite(url: URL, pool: dict[str, Any], timeout: float = BUSY_TIMEOUT) -> Engine:
+def _sqlite(url: URL, pool: dict[str, Any], timeout: float) -> Engine:
     return sa.create_engine(
         url,
         connect_args={"timeout": timeout, "check_same_thread": False, "isolation_level": None},
@@ -145,7 +145,7 @@ def _on_connect(engine: Engine, pragmas: list[str], *, begin: str) -> None:
         connection.exec_driver_sql(begin)
 
 
-def _mysql_arguments(url: URL) -> dict[str, Any]:
+def mysql_arguments(url: URL) -> dict[str, Any]:
     """mysqlclient and PyMySQL take these under the same names."""
     arguments: dict[str, Any] = {"charset": "utf8mb4", "connect_timeout": CONNECT_TIMEOUT}
     if (
@@ -157,5 +157,5 @@ def _mysql_arguments(url: URL) -> dict[str, Any]:
 
 
 def _with_booleans(url: URL) -> URL:
-    """Without what `_mysql_arguments` has taken from the query: there it would be text, and "false" is true."""
+    """Without what `mysql_arguments` has taken from the query: there it would be text, and "false" is true."""
     return url.difference_update_query(["ssl_disabled"])

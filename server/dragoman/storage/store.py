@@ -75,7 +75,8 @@ class SqlStore:
             state: SchemaState = await self._database.attempt(partial(state_of, self._url))
             if not state.up_to_date:
                 raise SchemaOutdated(state)
-        packet = await self._database.read(_max_packet)
+        # As a write: the first connection that writes turns a SQLite file to WAL, which nobody else may be writing to.
+        packet = await self._database.write(_max_packet)
         if packet is not None:
             # The driver writes bytes as hex digits; the rest of the statement needs some room too.
             self._piece = max(min(PIECE, packet // 2 - 64 * 1024), 16 * 1024)

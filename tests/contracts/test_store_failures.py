@@ -1,0 +1,244 @@
+"""Trouble: a database that is away is a typed error without the driver's words, and a crash loses and doubles nothing."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pymysql
+import pytest
+import sqlalchemy as sa
+from support import make
+from support.mariadb import MariaDBServer
+
+from dragoman.engine.ports import Page, UsageQuery
+from dragoman.errors import StorageUnavailable
+from dragoman.records import Run, RunEnd, Session
+from dragoman.storage import SqlStore, migrate, open_store
+
+
+@pytest.fixture
+def own_server() -> Iterator[MariaDBServer]:
+    """A server that the test may kill."""
+    server = MariaDBServer.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.mariadb
+async def test_a_lock_that_is_held_for_too_long_is_a_typed_error(
+    mariadb: MariaDBServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of SQLite, where the statement itself waits, tests/unit/storage/test_database.py."""
+    with mariadb.migrated_database() as url:
+        store = open_store(url, patience=0.5)
+        await store.open()
+        session = replace(make.session(), title="secret words")
+        await store.create_session(session)
+        with caplog.at_level(logging.INFO, "dragoman.storage"):
+            holder = await asyncio.to_thread(hold_row, url)
+            try:
+                with pytest.raises(StorageUnavailable) as unavailable:
+                    await store.update_session(make.ALICE, session.id, title="secret too", metadata=None)
+            finally:
+                holder.close()
+        changed = await store.update_session(make.ALICE, session.id, title="now", metadata=None)
+        assert changed.title == "now"
+        await store.close()
+    assert str(unavailable.value) == "the database is not available"
+    assert unavailable.value.__context__ is None
+    assert unavailable.value.__cause__ is None
+    assert [record.code for record in caplog.records if record.levelno == logging.WARNING] == ["1205"]  # type: ignore[attr-defined] # our `extra`
+    assert "secret" not in caplog.text
+
+
+def hold_row(url: str) -> "pymysql.Connection[pymysql.cursors.Cursor]":
+    """A connection with a transaction that has locked all sessions."""
+    name, port = url.rpartition("/")[2], int(url.rpartition(":")[2].partition("/")[0])
+    connection = pymysql.connect(
+        host="127.0.0.1", port=port, user="dragoman", password="dragoman", database=name
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM sessions FOR UPDATE")
+    return connection
+
+
+async def test_a_database_that_is_not_there_is_a_typed_error(tmp_path: Path) -> None:
+    for url in (
+        "mysql+pymysql://user:hunter2@127.0.0.1:1/nothing",
+        f"sqlite:///{tmp_path / 'no such folder' / 'file.db'}",
+    ):
+        store = open_store(url, patience=0.05)
+        with pytest.raises(StorageUnavailable) as unavailable:
+            await store.open()
+        assert unavailable.value.__context__ is None
+        assert "hunter2" not in store.description
+        await store.close()
+
+
+@pytest.mark.mariadb
+async def test_every_call_says_when_the_server_is_down(own_server: MariaDBServer) -> None:
+    url = own_server.fresh_database()
+    await asyncio.to_thread(migrate, url)
+    store = open_store(url, patience=0.1)
+    await store.open()
+    session = make.session()
+    run = make.run(session)
+    await store.start_run(run, session)
+    await asyncio.to_thread(own_server.kill)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        store.ping,
+        lambda: store.create_session(make.session()),
+        lambda: store.get_session(make.ALICE, session.id),
+        lambda: store.list_sessions(make.ALICE, "", Page(1)),
+        lambda: store.update_session(make.ALICE, session.id, title="t", metadata=None),
+        lambda: store.delete_session(make.ALICE, session.id),
+        lambda: store.list_messages(make.ALICE, session.id, Page(1)),
+        lambda: store.load_history(make.ALICE, session.id, 1),
+        lambda: store.get_media(make.ALICE, [bytes(32)]),
+        lambda: store.start_run(make.run(session), None),
+        lambda: store.append_events([make.chunk(run, 1, b"e")]),
+        lambda: store.read_events(make.ALICE, run.id, 0, 1),
+        lambda: store.end_run(make.end(run)),
+        lambda: store.get_run(make.ALICE, run.id),
+        lambda: store.list_runs(make.ALICE, Page(1)),
+        lambda: store.query_usage(make.ALICE, UsageQuery(), Page(1)),
+        lambda: store.unfinished_runs(make.NOW),
+        lambda: store.renew_leases([run.id], make.NOW),
+    ]
+    for call in calls:
+        with pytest.raises(StorageUnavailable):
+            await call()
+    await asyncio.to_thread(own_server.restart)
+    assert (await store.get_run(make.ALICE, run.id)).status == "running"
+    await store.close()
+
+
+@pytest.mark.mariadb
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # PyMySQL's, when the server dies as it connects
+async def test_a_killed_server_loses_and_doubles_nothing(own_server: MariaDBServer) -> None:
+    """16 writers run and end runs while the server is killed and started again; they never hear of it."""
+    url = own_server.fresh_database()
+    await asyncio.to_thread(migrate, url)
+    store = open_store(url, patience=60)
+    await store.open()
+    over = asyncio.Event()
+    written: list[tuple[Session, list[RunEnd]]] = []
+
+    async def write() -> None:
+        session = make.session()
+        ends: list[RunEnd] = []
+        written.append((session, ends))
+        while not over.is_set() or not ends:
+            run = make.run(session)
+            await store.start_run(run, None if ends else session)
+            await store.append_events([make.chunk(run, 1, b"a", b"b")])
+            said = [make.message(run), make.message(run, "assistant")]
+            end = make.end(run, first=3, messages=said, calls=[make.call(run)])
+            await store.end_run(end)
+            ends.append(end)
+
+    writers = [asyncio.create_task(write()) for _ in range(16)]
+    for _ in range(2):
+        target = sum(len(ends) for _, ends in written) + 50
+        while sum(len(ends) for _, ends in written) < target:
+            await asyncio.sleep(0.01)
+            assert not any(writer.done() for writer in writers)
+        await asyncio.to_thread(own_server.kill)
+        await asyncio.to_thread(own_server.restart)
+    over.set()
+    await asyncio.gather(*writers)
+
+    for session, ends in written:
+        messages = await store.list_messages(make.ALICE, session.id, Page(100_000))
+        assert [m.id for m in messages] == [m.id for end in ends for m in end.messages]
+        assert [m.sequence for m in messages] == list(range(1, len(messages) + 1))
+        stored = await store.get_session(make.ALICE, session.id)
+        assert (stored.run_count, stored.active_run_id) == (len(ends), None)
+        for end in ends:
+            await check_events(store, end)
+    [usage] = await store.query_usage(make.ALICE, UsageQuery(), Page(1))
+    assert usage.model_calls == usage.runs == sum(len(ends) for _, ends in written)
+    await store.close()
+
+
+async def check_events(store: SqlStore, end: RunEnd) -> None:
+    chunks = await store.read_events(make.ALICE, end.run_id, 0, 2**20)
+    assert [event for chunk in chunks for event in chunk.events] == [b"a", b"b", *end.chunk.events]
+
+
+async def test_a_commit_that_was_not_acknowledged_is_made_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each first attempt is committed, but its connection is lost before we hear of it."""
+    lane = store._database._writes
+    transact = lane.transact
+    attempts = 0
+
+    def lossy(work: Callable[[sa.Connection], object]) -> object:
+        nonlocal attempts
+        result = transact(work)
+        attempts += 1
+        if attempts % 2:
+            lost = pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query")
+            raise sa.exc.OperationalError("COMMIT", {}, lost, connection_invalidated=True)
+        return result
+
+    monkeypatch.setattr(lane, "transact", lossy)
+    session, other = make.session(), make.session()
+    run, second = make.run(session), make.run(session)
+    picture = make.medium(b"picture")
+    said = replace(make.message(run), media=(picture.sha256,))
+    end = make.end(run, first=3, messages=[said], media=[picture], calls=[make.call(run)])
+
+    await store.create_session(other)
+    await store.update_session(make.ALICE, other.id, title="other", metadata=None)
+    assert (await store.start_run(run, session)).run_count == 1
+    await store.append_events([make.chunk(run, 1, b"a", b"b")])
+    await store.renew_leases([run.id], make.NOW)
+    await store.end_run(end)
+    assert (await store.start_run(second, None)).run_count == 2
+    await store.end_run(make.end(second))
+    await store.delete_session(make.ALICE, other.id)
+
+    assert (await store.get_session(make.ALICE, session.id)).message_count == 1
+    assert [run.id for run in await store.list_runs(make.ALICE, Page(9))] == [second.id, run.id]
+    await check_events(store, end)
+    [usage] = await store.query_usage(make.ALICE, UsageQuery(), Page(9))
+    assert usage.model_calls == 1
+    await store.delete_session(make.ALICE, session.id)
+    assert await store.get_media(make.ALICE, [picture.sha256]) == {}
+    assert await store.list_sessions(make.ALICE, "", Page(9)) == []
+
+
+async def test_a_caller_who_leaves_does_not_undo_the_write(store: SqlStore) -> None:
+    session = make.session()
+    await store.create_session(session)
+    runs: list[Run] = [make.run(make.session()) for _ in range(20)]
+    starts = [
+        asyncio.create_task(store.start_run(run, replace(make.session(), id=run.session_id))) for run in runs
+    ]
+    await asyncio.sleep(0)
+    for start in starts:
+        start.cancel()
+    await asyncio.gather(*starts, return_exceptions=True)
+    assert all(start.cancelled() for start in starts)
+    while len(await store.list_runs(make.ALICE, Page(100))) < len(runs):
+        await asyncio.sleep(0.01)
+
+
+async def test_closing_waits_for_the_writes_under_way(database_url: str) -> None:
+    store = open_store(database_url)
+    await store.open()
+    sessions = [make.session() for _ in range(20)]
+    writes = [asyncio.create_task(store.create_session(session)) for session in sessions]
+    await asyncio.sleep(0)
+    await store.close()
+    await asyncio.gather(*writes)
+    again = open_store(database_url)
+    await again.open()
+    assert len(await again.list_sessions(make.ALICE, "", Page(100))) == len(sessions)
+    await again.close()
