@@ -10,11 +10,12 @@ from agno.agent import Agent
 from agno.run import cancel
 from agno.run.background import await_background_runs
 from agno.team import Team
+from pydantic import BaseModel
 from support.bench import Bench, Ran, bench, claude, spent
 
 from dragoman.adapter import AgnoMessageView
 from dragoman.records import CallStatus, TokenUsage
-from dragoman.testing.anthropic import FakeAnthropic, Outcome, Text, ToolUse, Turn, Usage
+from dragoman.testing.anthropic import FakeAnthropic, Outcome, Recorded, Text, ToolUse, Turn, Usage
 from dragoman.testing.scripted import ScriptedModel
 from dragoman.v1 import message_pb2
 
@@ -269,3 +270,49 @@ async def test_memory_returns() -> None:
         await some(b, 50)
         before = await some(b, 50)
         assert await some(b, 500) - before < 500
+
+
+async def test_cancelled_while_a_structured_answer_is_awaited(fake: FakeAnthropic) -> None:
+    class Word(BaseModel):
+        word: str
+
+    fake.script(Turn('{"word": "x"}', hang_before_first_byte=True), Turn('{"word": "y"}'))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model, output_schema=Word)) as b:
+        ran, task = await started(b, "Hi", "model_request_started")
+        request = await fake.request(1)
+        await cancelled(ran, task)
+        async with asyncio.timeout(1):
+            await request.ended.wait()
+        assert request.outcome is Outcome.LEFT
+        assert [call.status for call in ran.outcome.calls] == [CallStatus.INTERRUPTED]
+        b.keep(ran.outcome)
+        assert (await b.turn("Again")).outcome.structured == {"word": "y"}
+
+
+async def test_members_at_work_in_parallel_are_all_stopped(fake: FakeAnthropic) -> None:
+    def answer(request: Recorded) -> Turn:
+        if request.tools:
+            return Turn([ToolUse("d1", "delegate_task_to_members", {"task": "go"})], usage=USAGE)
+        return Turn("One two three", hang_after=2, progress={1: 5}, usage=USAGE)
+
+    fake.respond = answer
+    model = claude(fake)
+
+    def build() -> Team:
+        members: list[Agent | Team] = [Agent(name=name, id=name, model=model) for name in "abc"]
+        return Team(name="Team", mode="broadcast", model=model, members=members)  # type: ignore[arg-type]  # Agno takes its names
+
+    async with bench(build) as b:
+        ran, task = await started(b, "Go", "content_delta", 6)
+        await cancelled(ran, task)
+        async with asyncio.timeout(1):
+            for request in fake.requests[1:]:
+                await request.ended.wait()
+        assert [request.outcome for request in fake.requests[1:]] == [Outcome.LEFT] * 3
+        outcome = ran.outcome
+        assert spent(outcome.calls) == fake.billed
+        assert sorted(call.agent_name for call in outcome.calls) == ["a", "agent", "b", "c"]
+        b.keep(outcome)
+        fake.respond = lambda _: Turn("Fine.")
+        assert (await b.turn("Go on")).outcome.content == "Fine."
