@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench.measure import TextLost, measure
 from bench.processes import ServerFailed
-from bench.report import as_json, machine, tables
+from bench.report import as_json, caption, tables
 from bench.scenarios import DEFAULT, PEERS, QUICK
 
 
@@ -30,11 +30,10 @@ def main() -> int:
     except (ServerFailed, TextLost) as error:
         console.print(str(error), style="red", markup=False)
         return 1
-    out = Console(width=None if sys.stdout.isatty() else 140)
+    out = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables(plan, results):
         out.print(table)
-    with_ = ", ".join(f"{name} {number}" for name, number in machine()["packages"].items())
-    out.print(f"median (lowest-highest) of {plan.rounds} rounds, {time.monotonic() - started:.0f} s; {with_}")
+    out.print(caption(plan), f"took {time.monotonic() - started:.0f} s", sep="\n", style="dim")
     if options.json:
         options.json.write_text(json.dumps(as_json(plan, results), indent=2) + "\n", encoding="utf-8")
     return 0

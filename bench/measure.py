@@ -56,6 +56,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
+    label: str
     process: Process
     ask: Ask
     streams: bool
@@ -72,7 +73,7 @@ async def measure(
         progress("warming up")
         for bench in benches.values():
             for scenario in plan.scenarios:
-                await _deliver(bench, scenario)
+                await deliver(bench.ask, scenario, bench.label)
         for number in range(plan.rounds):
             order = list(benches) if number % 2 == 0 else list(reversed(benches))
             for scenario in plan.scenarios:
@@ -93,14 +94,14 @@ async def _benches(names: Sequence[str]) -> AsyncIterator[dict[str, _Bench]]:
         for name, process in servers.items():
             peer = PEERS[name]
             ask = await stack.enter_async_context(peer.connect(process.address))
-            benches[name] = _Bench(process, ask, peer.streams)
+            benches[name] = _Bench(peer.label, process, ask, peer.streams)
         yield benches
 
 
 async def _sample(bench: _Bench, scenario: Scenario) -> Sample:
     received = Received(bench.process.port)
     before = bench.process.read()
-    deliveries = await _deliver(bench, scenario)
+    deliveries = await deliver(bench.ask, scenario, bench.label)
     await asyncio.sleep(SETTLE)
     cpu = bench.process.read().cpu - before.cpu
     return Sample(
@@ -116,14 +117,14 @@ async def _sample(bench: _Bench, scenario: Scenario) -> Sample:
     )
 
 
-async def _deliver(bench: _Bench, scenario: Scenario) -> list[Delivery]:
-    """Does the runs of one sample. Raises TextLost."""
+async def deliver(ask: Ask, scenario: Scenario, label: str) -> list[Delivery]:
+    """Does the runs of one sample with the peer of this label. Raises TextLost."""
     deliveries: list[Delivery] = []
 
     async def one_after_the_other(count: int, delay: float) -> None:
         await asyncio.sleep(delay)
         for _ in range(count):
-            deliveries.append(await bench.ask(scenario.work))
+            deliveries.append(await ask(scenario.work))
 
     each = scenario.runs // scenario.at_once
     async with asyncio.TaskGroup() as group:
@@ -133,5 +134,5 @@ async def _deliver(bench: _Bench, scenario: Scenario) -> list[Delivery]:
     for delivery in deliveries:
         if delivery.text != expected:
             came = f"{len(delivery.text)} of {len(expected)} characters"
-            raise TextLost(f"{scenario.name}: {came} came from {bench.process.address}")
+            raise TextLost(f"{label}, {scenario.name}: {came} came")
     return deliveries

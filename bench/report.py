@@ -18,7 +18,7 @@ PACKAGES: Final = ("dragoman", "agno", "grpcio", "protobuf", "fastapi", "uvicorn
 Figure = Callable[[Sample], float | None]
 
 COLUMNS: Final[Mapping[str, tuple[Figure, int]]] = {
-    "CPU/delta\nus": (lambda sample: _times(sample.cpu_per_delta, 1e6), 1),
+    "CPU/delta\nµs": (lambda sample: _times(sample.cpu_per_delta, 1e6), 1),
     "CPU/run\nms": (lambda sample: _times(sample.cpu_per_run, 1e3), 2),
     "bytes/\ndelta": (lambda sample: sample.bytes_per_delta, 1),
     "messages/\ndelta": (lambda sample: sample.messages_per_delta, 3),
@@ -47,6 +47,16 @@ def as_json(plan: Plan, results: Results) -> dict[str, Any]:
     }
 
 
+def caption(plan: Plan) -> str:
+    """How to read the tables, and what they were measured with."""
+    here = machine()
+    packages = ", ".join(f"{name} {number}" for name, number in here["packages"].items())
+    return (
+        f"The median of {plan.rounds} rounds, and below it the lowest and the highest. CPU is the server's, ratios "
+        f"are of the same round.\n{here['cores']} cores, {here['system']}, Python {here['python']}, {packages}"
+    )
+
+
 def machine() -> dict[str, Any]:
     """What it was measured on and with."""
     return {
@@ -69,7 +79,7 @@ def _scenario(scenario: Scenario, results: Results) -> Table:
     for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
     by_peer = {peer: samples for (peer, of), samples in results.samples.items() if of == scenario.name}
-    base = next(samples for peer, samples in by_peer.items() if peer == next(iter(results.done)))
+    base = by_peer[next(iter(results.done))]
     for peer in results.done:
         samples = by_peer[peer]
         figures = [_cell([read(sample) for sample in samples], digits) for read, digits in COLUMNS.values()]
@@ -92,10 +102,10 @@ def _times(value: float | None, by: float) -> float | None:
 
 
 def _cell(values: Sequence[float | None], digits: int) -> str:
-    """`median (lowest-highest)`; a dash for what a peer does not have."""
+    """The median, and below it the lowest and the highest; a dash for what a peer does not have."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
     middle = f"{statistics.median(known):.{digits}f}"
     low, high = f"{min(known):.{digits}f}", f"{max(known):.{digits}f}"
-    return middle if low == high else f"{middle} ({low}-{high})"
+    return middle if low == high else f"{middle}\n[dim]{low}-{high}[/dim]"

@@ -66,9 +66,9 @@ class Plan:
 DEFAULT: Final = Plan(
     rounds=5,
     scenarios=(
-        Scenario("turn", Workload(20), runs=30),
-        Scenario("burst", Workload(2000), runs=3),
-        Scenario("paced", Workload(200, rate=100), runs=30, at_once=30, stagger=0.01),
+        Scenario("turn", Workload(20), runs=20),
+        Scenario("burst", Workload(2000), runs=2),
+        Scenario("paced", Workload(150, rate=100), runs=30, at_once=30, stagger=0.01),
     ),
 )
 

@@ -6,6 +6,7 @@ Linux only.
 
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -29,9 +30,11 @@ class Received:
 def _counts(port: int) -> Iterator[tuple[int, int]]:
     """(inode, bytes received) of each connection of this process to `port`."""
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # closed meanwhile, no socket, or not connected
-            inode = os.stat(int(name)).st_ino
-            with closing(socket.socket(fileno=os.dup(int(name)))) as peer:
-                if peer.family in (socket.AF_INET, socket.AF_INET6) and peer.getpeername()[1] == port:
-                    info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
-                    yield inode, struct.unpack_from("Q", info, _BYTES_RECEIVED)[0]
+        with suppress(OSError):  # closed meanwhile, or not connected
+            file = os.stat(int(name))
+            if not stat.S_ISSOCK(file.st_mode):
+                continue
+            with closing(socket.socket(fileno=os.dup(int(name)))) as one:
+                if one.family in (socket.AF_INET, socket.AF_INET6) and one.getpeername()[1] == port:
+                    info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+                    yield file.st_ino, struct.unpack_from("Q", info, _BYTES_RECEIVED)[0]
