@@ -298,7 +298,7 @@ def other_calls(client: Stubs, token: str) -> list[tuple[Any, Any, str, str, Fie
         (client.usage.QueryUsage, usage.QueryUsageRequest(page_size=-5), bad, "INVALID_INPUT", {"page_size"}),
         (
             client.usage.QueryUsage,
-            usage.QueryUsageRequest(group_by=[1, 1]),
+            usage.QueryUsageRequest(group_by=[usage.USAGE_DIMENSION_DAY] * 2),
             bad,
             "INVALID_INPUT",
             {"group_by[1]"},

@@ -65,7 +65,9 @@ async def agno_alone(db_file: Path, picture: bytes) -> list[bytes]:
                 resolve_in_context=False,
             )
             images = [Image(content=picture, mime_type="image/png")] if number == 0 else None
-            async for _ in agent.arun(message, images=images, session_id="s", stream=True, stream_events=True):
+            async for _ in agent.arun(
+                message, images=images, session_id="s", stream=True, stream_events=True
+            ):
                 pass
         if model.async_client is not None:
             await model.async_client.close()
