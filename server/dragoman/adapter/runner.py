@@ -61,6 +61,19 @@ _PAUSED = (agent_run.RunPausedEvent, team_run.RunPausedEvent)
 _REQUESTED = (agent_run.ModelRequestCompletedEvent, team_run.ModelRequestCompletedEvent)
 
 
+class Verbatim(str):
+    """A caller's text, which is no template.
+
+    Agno fills in `{name}` and `$name` in the author's instructions and, by the same setting, in what callers say. It
+    leaves alone a text in which it sees neither sign.
+    """
+
+    __slots__ = ()
+
+    def __contains__(self, sought: object) -> bool:
+        return sought not in ("{", "$") and str.__contains__(self, sought)  # type: ignore[operator]  # raises as str does
+
+
 class AgnoRunner:
     """Satisfies `engine.ports.Runner`.
 
@@ -167,7 +180,7 @@ class AgnoRun:
         self._recorder.earlier.update(message.id for message in (*given, *earlier))
         run: Any = component.arun  # its overloads do not know a union of agents and teams
         stream: AsyncGenerator[Any, None] = run(
-            order.message,
+            Verbatim(order.message),
             **media.for_agno(order.media),
             stream=True,
             stream_events=True,
@@ -267,7 +280,6 @@ def _take_over(component: Agent | Team) -> None:
     """Switches off what the server does in Agno's place, throughout."""
     component.telemetry = False
     component.add_history_to_context = False
-    component.resolve_in_context = False  # a caller's text is not a template
     component.retries = 0  # another attempt would repeat what was already streamed
     component.store_events = False
     members = component.members if isinstance(component, Team) else ()

@@ -9,6 +9,7 @@ import pytest
 from agno.agent import Agent
 from agno.exceptions import CheckTrigger, InputCheckError, StopAgentRun
 from agno.models.message import Message
+from agno.team import Team
 from agno.tools import tool
 from PIL import Image as Picture
 from pydantic import BaseModel
@@ -116,6 +117,31 @@ async def test_plain_text(fake: FakeAnthropic) -> None:
         assert (answer.content, answer.model, answer.provider) == (outcome.content, model.id, "Anthropic")
         assert answer.usage.output_tokens == 40
         assert answer.cost.exact_usd == str(call.cost.usd)
+
+
+@pytest.mark.parametrize("team", [False, True])
+async def test_instructions_are_templates_and_what_callers_say_is_not(
+    fake: FakeAnthropic, team: bool
+) -> None:
+    fake.respond = lambda _: Turn("Fine.")
+    model = claude(fake)
+    said = "$$ $mood ${mood} {mood} {user_id} {{mood}} $"
+    settings: dict[str, Any] = {
+        "model": model,
+        "instructions": "Be {mood}.",
+        "session_state": {"mood": "merry"},
+    }
+
+    def build() -> Agent | Team:
+        return Team(members=[Agent(name="Member", model=model)], **settings) if team else Agent(**settings)
+
+    async with bench(build) as b:
+        await b.turn(said, [InputMedia(MediaKind.IMAGE, "image/png", "", png())])
+        await b.turn("And?")
+        assert "Be merry." in fake.requests[0].system
+        for request in fake.requests:
+            assert request.messages[0]["content"][0] == {"type": "text", "text": said}
+        assert shown(b)[0].content == said
 
 
 async def test_thinking_is_told_and_ciphertext_is_not(fake: FakeAnthropic) -> None:
