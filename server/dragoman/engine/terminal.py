@@ -48,7 +48,7 @@ def completed(outcome: Outcome, totals: Totals) -> event_pb2.RunEvent:
         message_ids=wire.ids(outcome.messages),
     )
     if outcome.structured is not None:
-        json_format.ParseDict(cast(Any, outcome.structured), event.structured_content)
+        json_format.ParseDict(cast("Any", outcome.structured), event.structured_content)
     return event_pb2.RunEvent(run_completed=event)
 
 
