@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 _WORDS = ("The ", "lone ", "and ", "level ", "sands ", "stretch ", "far ", "away ", "from ", "here, ")
-"""Tokens of ordinary length: five characters on average."""
+"""Tokens of ordinary length: about five characters on average."""
 
 _PROMPT = re.compile(r"Say (\d+) words at (\d+) a second\.")
 

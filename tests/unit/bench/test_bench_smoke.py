@@ -85,7 +85,7 @@ async def test_a_peer_that_loses_a_word_is_told_from_one_that_does_not() -> None
     lost = 0
     assert len(await deliver(ask, scenario, "peer")) == 2
     lost = 1
-    with pytest.raises(TextLost, match="peer, burst: 45 of 50 characters"):
+    with pytest.raises(TextLost, match="peer, burst: 47 of 53 characters"):
         await deliver(ask, scenario, "peer")
 
 
