@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from dragoman import ids
 from dragoman.errors import RunNotFound
 from dragoman.records import EventChunk, Run, RunStatus
 from dragoman.storage import SqlStore
+from dragoman.storage.sessions import BATCH
 
 ALL = 2**30
 
@@ -62,6 +64,15 @@ async def test_chunks_of_many_runs_in_one_call(store: SqlStore) -> None:
         assert await read(store, run) == expected
         assert (await store.get_run(make.ALICE, run.id)).last_sequence == len(expected)
     await store.append_events([])
+
+
+async def test_chunks_of_more_runs_than_one_statement_names(store: SqlStore) -> None:
+    runs = [await running(store) for _ in range(BATCH + 20)]
+    await store.append_events([make.chunk(run, 1, b"a", b"b") for run in runs])
+    for run in (runs[0], runs[BATCH - 1], runs[BATCH], runs[-1]):
+        assert await read(store, run) == [b"a", b"b"]
+    await store.renew_leases([run.id for run in runs], make.NOW + timedelta(seconds=1))
+    assert await store.unfinished_runs(make.NOW + timedelta(seconds=1)) == []
 
 
 async def test_appending_again_is_harmless_also_when_more_has_joined(store: SqlStore) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from support.mariadb import MariaDBServer
 from dragoman.engine.ports import Page, UsageQuery
 from dragoman.errors import StorageUnavailable
 from dragoman.records import Run, RunEnd, Session
-from dragoman.storage import SqlStore, migrate, open_store
+from dragoman.storage import DatabaseUnusable, SqlStore, migrate, open_store
 
 
 @pytest.fixture
@@ -65,10 +66,12 @@ def hold_row(url: str) -> "pymysql.Connection[pymysql.cursors.Cursor]":
 
 
 async def test_a_database_that_is_not_there_is_a_typed_error(tmp_path: Path) -> None:
-    for url in (
-        "mysql+pymysql://user:hunter2@127.0.0.1:1/nothing",
-        f"sqlite:///{tmp_path / 'no such folder' / 'file.db'}",
+    for url, words in (
+        ("mysql+pymysql://user:hunter2@127.0.0.1:1/nothing", "Can't connect to MySQL server on '127.0.0.1'"),
+        (f"sqlite:///{tmp_path / 'no such folder' / 'file.db'}", "unable to open database file"),
     ):
+        with pytest.raises(DatabaseUnusable, match=f"the database cannot be used: .*{words}"):
+            migrate(url)
         store = open_store(url, patience=0.05)
         with pytest.raises(StorageUnavailable) as unavailable:
             await store.open()
@@ -230,12 +233,40 @@ async def test_a_caller_who_leaves_does_not_undo_the_write(store: SqlStore) -> N
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.mariadb
+async def test_a_server_that_takes_only_small_statements(mariadb: MariaDBServer) -> None:
+    """Half of `max_allowed_packet` is all that a value may have, for the driver writes bytes as hex digits."""
+    [(usual,)] = mariadb.execute("SELECT @@global.max_allowed_packet")
+    with mariadb.migrated_database() as url:
+        mariadb.execute(f"SET GLOBAL max_allowed_packet = {2**20}")
+        try:
+            store = open_store(url)
+            await store.open()
+            assert store.description == f"MariaDB 127.0.0.1/{url.rpartition('/')[2]}"
+            session = make.session()
+            run = make.run(session)
+            await store.start_run(run, session)
+            data = os.urandom(5_000_000)
+            picture = make.medium(data)
+            said = [replace(make.message(run, parts=part), media=(picture.sha256,)) for part in (data, b"{}")]
+            said += [make.message(run, parts=os.urandom(100_000)) for _ in range(30)]
+            await store.append_events([make.chunk(run, 1, data)])
+            await store.end_run(make.end(run, first=2, events=[data], messages=said, media=[picture]))
+            history = await store.load_history(make.ALICE, session.id, 1)
+            assert [message.parts for message in history] == [message.parts for message in said]
+            assert (await store.get_media(make.ALICE, [picture.sha256]))[picture.sha256] == picture
+            await store.close()
+        finally:
+            mariadb.execute(f"SET GLOBAL max_allowed_packet = {usual}")
+
+
 async def test_closing_waits_for_the_writes_under_way(database_url: str) -> None:
     store = open_store(database_url)
     await store.open()
     sessions = [make.session() for _ in range(20)]
     writes = [asyncio.create_task(store.create_session(session)) for session in sessions]
     await asyncio.sleep(0)
+    await store.close()
     await store.close()
     await asyncio.gather(*writes)
     again = open_store(database_url)

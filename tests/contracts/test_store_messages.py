@@ -11,7 +11,7 @@ from support import make
 
 from dragoman import ids
 from dragoman.engine.ports import Page
-from dragoman.records import Message, Owner, Run, RunStatus, Session
+from dragoman.records import Media, Message, Owner, Run, RunStatus, Session
 from dragoman.storage import SqlStore
 
 BOB = Owner("service", "bob")
@@ -179,6 +179,31 @@ async def test_media_survive_deletions_at_the_same_moment(store: SqlStore) -> No
         assert len(await store.get_media(make.ALICE, [picture.sha256, other.sha256])) == 2
         await store.delete_session(make.ALICE, staying.id)
         assert await store.get_media(make.ALICE, [picture.sha256, other.sha256]) == {}
+
+
+async def test_a_medium_that_is_deleted_just_before_it_is_referred_to_is_put_again(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving, staying = make.session(), make.session()
+    for session in (leaving, staying):
+        await store.create_session(session)
+    await say(store, leaving, b"picture")
+    put = store._put
+    times = 0
+
+    async def put_and_delete(owner: Owner, medium: Media) -> None:
+        nonlocal times
+        await put(owner, medium)
+        times += 1
+        if times == 1:
+            await store.delete_session(make.ALICE, leaving.id)
+
+    monkeypatch.setattr(store, "_put", put_and_delete)
+    await say(store, staying, b"picture")
+    picture = make.medium(b"picture")
+    assert times == 2
+    assert await store.get_media(make.ALICE, [picture.sha256]) == {picture.sha256: picture}
+    assert len(await store.list_messages(make.ALICE, staying.id, Page(9))) == 1
 
 
 async def test_one_picture_in_many_runs_at_once_is_stored_once(store: SqlStore) -> None:

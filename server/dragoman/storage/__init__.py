@@ -10,6 +10,7 @@ Nobody else imports SQLAlchemy or Alembic.
 """
 
 from dragoman.storage.migrate import (
+    DatabaseUnusable,
     SchemaOutdated,
     SchemaState,
     generate_migration,
@@ -19,6 +20,7 @@ from dragoman.storage.migrate import (
 from dragoman.storage.store import SqlStore, open_store
 
 __all__ = [
+    "DatabaseUnusable",
     "SchemaOutdated",
     "SchemaState",
     "SqlStore",

@@ -80,6 +80,11 @@ class Database:
         else:
             self._writes = self._reads = Lane("database", engines.mysql(url, connections), connections)
 
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether the server has said that it is MariaDB; False as long as there was no connection."""
+        return bool(getattr(self._writes.engine.dialect, "is_mariadb", False))
+
     async def read(self, work: Work[T]) -> T:
         """The result of `work`, which only reads. Raises StorageUnavailable, and what `work` raises."""
         return await self._repeat(self._reads, lambda _uncertain: self._reads.transact(work))

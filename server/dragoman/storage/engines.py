@@ -59,13 +59,13 @@ def is_memory(url: URL) -> bool:
     return is_sqlite(url) and url.database in (None, "", ":memory:")
 
 
-def describe(url: URL) -> str:
-    """For people: the kind of database and where it is, without credentials."""
+def describe(url: URL, *, mariadb: bool = False) -> str:
+    """For people: the kind of database and where it is, without credentials. `mariadb`: the server has said so."""
     if is_memory(url):
         return "SQLite (in memory)"
     if is_sqlite(url):
         return f"SQLite {url.database}"
-    name = "MariaDB" if url.get_backend_name() == "mariadb" else "MySQL"
+    name = "MariaDB" if mariadb or url.get_backend_name() == "mariadb" else "MySQL"
     where = url.host or url.query.get("unix_socket") or "localhost"
     return f"{name} {where}/{url.database}"
 

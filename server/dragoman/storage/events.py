@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from dragoman.errors import RunNotFound
 from dragoman.records import EventChunk, Owner, RunStatus
 from dragoman.storage.rows import Packer, Values, after_sequence, chunk_of, chunk_values, owned, unpack
+from dragoman.storage.sessions import BATCH
 from dragoman.storage.tables import pieces, run_events, runs
 
 _CHUNKS_PER_READ = 1000
@@ -20,6 +21,13 @@ def append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) 
     Each run's row tells, under its lock, up to where its events are stored; what is not after that is left out. So an
     append whose outcome was not known can be repeated, also when more events have joined it.
     """
+    # Always in one order: two processes must not wait for each other.
+    ordered = sorted(chunks, key=lambda chunk: (chunk.run_id, chunk.first_sequence))
+    for start in range(0, len(ordered), BATCH):
+        _append(connection, ordered[start : start + BATCH], limit)
+
+
+def _append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) -> None:
     found = connection.execute(
         sa.select(runs.c.id, runs.c.last_sequence)
         .where(runs.c.id.in_({chunk.run_id for chunk in chunks}), runs.c.status == str(RunStatus.RUNNING))
@@ -30,7 +38,7 @@ def append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) 
     rows: list[Values] = []
     large: list[Values] = []
     advanced: dict[UUID, int] = {}
-    for chunk in sorted(chunks, key=lambda chunk: (chunk.run_id, chunk.first_sequence)):
+    for chunk in chunks:
         if chunk.run_id not in stored:
             continue
         fresh = after_sequence(chunk, stored[chunk.run_id])

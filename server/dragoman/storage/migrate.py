@@ -58,30 +58,37 @@ class SchemaOutdated(RuntimeError):
         self.state = state
 
 
+class DatabaseUnusable(RuntimeError):
+    """The database does not answer, or refuses. The text is for the operator: it has the driver's own words."""
+
+
 def migrate(url: str) -> list[str]:
     """Applies what is missing. Returns the revisions applied, the oldest first. Blocks.
 
-    Raises ValueError for a URL that is not supported, SQLAlchemy's errors when the database does not answer.
+    Raises ValueError for a URL that is not supported, DatabaseUnusable.
     """
-    return upgrade(engines.parse(url))
+    with _told():
+        return upgrade(engines.parse(url))
 
 
 def schema_state(url: str) -> SchemaState:
     """Where the database stands. Changes nothing. Blocks. Raises as `migrate`."""
-    return state_of(engines.parse(url))
+    with _told():
+        return state_of(engines.parse(url))
 
 
 def generate_migration(url: str, message: str) -> Path:
     """Writes a new revision with what the tables have and the database at `url`, which must be up to date, has not.
 
     For developers: read what was generated before you keep it. Returns the new file. Raises SchemaOutdated, and
-    RuntimeError when there is no difference.
+    RuntimeError when there is no difference; DatabaseUnusable.
     """
     parsed = engines.parse(url)
-    state = state_of(parsed)
+    with _told():
+        state = state_of(parsed)
     if not state.up_to_date:
         raise SchemaOutdated(state)
-    with _engine(parsed) as engine, engine.connect() as connection:
+    with _told(), _engine(parsed) as engine, engine.connect() as connection:
         config = _config(connection)
 
         def refuse_empty(_context: object, _revision: object, directives: list[Any]) -> None:
@@ -149,6 +156,16 @@ def _state(connection: sa.Connection) -> SchemaState:
     return SchemaState(
         current, head, up_to_date=current == head or (current is not None and current not in known)
     )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the driver raises becomes a sentence of ours."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        lines = str(error.orig).splitlines() or [type(error.orig).__name__]
+        raise DatabaseUnusable(f"the database cannot be used: {lines[0]}") from error
 
 
 @contextmanager

@@ -116,8 +116,8 @@ def session_of(row: sa.Row[Any]) -> Session:
     )
 
 
-def run_values(run: Run, last_event: bytes | None) -> Values:
-    """A row of `runs`; `last_event` is the packed form of the run's."""
+def run_values(run: Run) -> Values:
+    """A row of `runs`, of a run that begins."""
     return {
         "id": run.id,
         "session_id": run.session_id,
@@ -134,7 +134,7 @@ def run_values(run: Run, last_event: bytes | None) -> Values:
         "last_sequence": run.last_sequence,
         "last_message_sequence": None,
         **totals_values(run.totals),
-        "last_event": last_event,
+        "last_event": None,
     }
 
 

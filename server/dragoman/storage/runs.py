@@ -11,11 +11,11 @@ from dragoman.engine.ports import Page, TimeKey
 from dragoman.errors import RunNotFound, SessionBusy, SessionNotFound
 from dragoman.records import Owner, Run, RunStatus, Session
 from dragoman.storage import sessions as session_rows
-from dragoman.storage.rows import Packer, owned, run_of, run_values, session_of, session_values, unpack
-from dragoman.storage.tables import pieces, runs, sessions
+from dragoman.storage.rows import owned, run_of, run_values, session_of, session_values, unpack
+from dragoman.storage.tables import runs, sessions
 
 
-def start(connection: sa.Connection, run: Run, new_session: Session | None, limit: int) -> Session:
+def start(connection: sa.Connection, run: Run, new_session: Session | None) -> Session:
     """Claims the session's turn (or makes the session) and inserts the run. Returns the session as it is then.
 
     Harmless a second time: an attempt whose commit was not acknowledged is recognised by the run's id.
@@ -26,11 +26,7 @@ def start(connection: sa.Connection, run: Run, new_session: Session | None, limi
     else:
         started = _claim(connection, run)
     if started:
-        packer = Packer(run.id, limit)
-        last_event = packer.pack(run.last_event) if run.last_event else None
-        connection.execute(sa.insert(runs), run_values(run, last_event))
-        if packer.pieces:
-            connection.execute(sa.insert(pieces), packer.pieces)
+        connection.execute(sa.insert(runs), run_values(run))
     return session_rows.get(connection, run.owner, run.session_id)
 
 

@@ -55,11 +55,12 @@ class SqlStore:
         )
         self._writes: set[asyncio.Task[Any]] = set()
         self._piece = PIECE
+        self._closed = False
 
     @property
     def description(self) -> str:
-        """The kind of database and where it is; never credentials."""
-        return engines.describe(self._url)
+        """The kind of database and where it is; never credentials. Before `open` it goes by the URL."""
+        return engines.describe(self._url, mariadb=self._database.is_mariadb)
 
     async def open(self, *, migrate: bool = False) -> None:
         """Connects and checks the schema; brings it up to date first on SQLite, elsewhere only with `migrate`.
@@ -82,7 +83,10 @@ class SqlStore:
             self._piece = max(min(PIECE, packet // 2 - 64 * 1024), 16 * 1024)
 
     async def close(self) -> None:
-        """Waits for the writes under way, then closes the connections."""
+        """Waits for the writes under way, then closes the connections. Harmless a second time."""
+        if self._closed:
+            return
+        self._closed = True
         while self._writes:
             await asyncio.wait(set(self._writes))
         await self._database.close()
@@ -165,7 +169,7 @@ class SqlStore:
         """Claims the session's turn and inserts the run. Raises SessionNotFound, SessionBusy."""
         if new_session is not None:
             _check_inputs(new_session)
-        return await self._write(self._database.write(lambda c: runs.start(c, run, new_session, self._piece)))
+        return await self._write(self._database.write(lambda c: runs.start(c, run, new_session)))
 
     async def append_events(self, chunks: Sequence[EventChunk]) -> None:
         """Appends to the event logs of several runs. What is stored already, or comes after the end, is left out."""

@@ -1,7 +1,7 @@
 """Usage: exact sums over the ledger.
 
-Groups are cut into pages by their keys, so a page costs no more when there are many. A group is of one currency: when the
-reporting currency has changed in between, what was priced before stands in a row of its own, behind the same key.
+A page begins after a key, so calls of groups that have been shown are not summed again. A group is of one currency: when
+the reporting currency has changed in between, what was priced before stands in a row of its own, behind the same key.
 """
 
 from datetime import date
