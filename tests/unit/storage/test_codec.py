@@ -31,7 +31,9 @@ def test_the_tag_says_how(value: bytes, tag: bytes) -> None:
     assert len(stored) <= len(value) + 1
 
 
-@pytest.mark.parametrize("stored", [b"", b"\x03abc", codec.reference(ids.new_id())])
+@pytest.mark.parametrize(
+    "stored", [b"", b"\x03abc", codec.reference(ids.new_id())], ids=["empty", "unknown", "reference"]
+)
 def test_an_unknown_tag_is_an_error(stored: bytes) -> None:
     with pytest.raises(ValueError, match="unknown tag"):
         codec.decode(stored)
