@@ -148,8 +148,11 @@ async def test_an_end_needs_a_run_of_the_owners(store: SqlStore, owner: Owner) -
     session = make.session()
     run = make.run(session)
     await store.start_run(run, session)
-    with pytest.raises(RunNotFound):
-        await store.end_run(replace(make.end(run), owner=owner))
+    picture = make.medium(b"picture")
+    for end in (make.end(run), make.end(run, media=[picture])):
+        with pytest.raises(RunNotFound):
+            await store.end_run(replace(end, owner=owner))
+    assert await store.get_media(owner, [picture.sha256]) == {}
     assert (await store.get_run(make.ALICE, run.id)).status is RunStatus.RUNNING
     with pytest.raises(RunNotFound):
         await store.get_run(owner, run.id)

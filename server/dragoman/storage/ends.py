@@ -78,11 +78,13 @@ def prepare(end: RunEnd, limit: int) -> Ending:
 
 
 def is_open(connection: sa.Connection, end: RunEnd) -> bool:
-    """Whether the end would still change something."""
+    """Whether the end would still change something. Raises RunNotFound."""
     row = connection.execute(
         sa.select(runs.c.status, runs.c.last_sequence).where(runs.c.id == end.run_id, owned(runs, end.owner))
     ).first()
-    return row is not None and not _done(row.status, row.last_sequence, end)
+    if row is None:
+        raise RunNotFound(end.run_id)
+    return not _done(row.status, row.last_sequence, end)
 
 
 def write(connection: sa.Connection, ending: Ending) -> None:
