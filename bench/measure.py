@@ -19,7 +19,7 @@ from bench.processes import Process, processes
 from bench.scenarios import PEERS, Plan, Scenario
 from bench.wire import Received
 
-SETTLE = 0.1
+SETTLE = 0.05
 """Seconds after the last run of a sample in which a server may finish what it has put off; counted as its work."""
 
 
@@ -71,9 +71,7 @@ async def measure(
     async with _benches(names) as benches:
         results.idle = {name: bench.process.read() for name, bench in benches.items()}
         progress("warming up")
-        for bench in benches.values():
-            for scenario in plan.scenarios:
-                await deliver(bench.ask, scenario, bench.label)
+        await asyncio.gather(*(_warm_up(bench, plan) for bench in benches.values()))
         for number in range(plan.rounds):
             order = list(benches) if number % 2 == 0 else list(reversed(benches))
             for scenario in plan.scenarios:
@@ -96,6 +94,11 @@ async def _benches(names: Sequence[str]) -> AsyncIterator[dict[str, _Bench]]:
             ask = await stack.enter_async_context(peer.connect(process.address))
             benches[name] = _Bench(peer.label, process, ask, peer.streams)
         yield benches
+
+
+async def _warm_up(bench: _Bench, plan: Plan) -> None:
+    for scenario in plan.scenarios:
+        await deliver(bench.ask, scenario, bench.label)
 
 
 async def _sample(bench: _Bench, scenario: Scenario) -> Sample:

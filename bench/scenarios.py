@@ -75,8 +75,8 @@ DEFAULT: Final = Plan(
 QUICK: Final = Plan(
     rounds=2,
     scenarios=(
-        Scenario("turn", Workload(20), runs=10),
-        Scenario("burst", Workload(1000), runs=1),
-        Scenario("paced", Workload(60, rate=100), runs=10, at_once=10, stagger=0.01),
+        Scenario("turn", Workload(20), runs=5),
+        Scenario("burst", Workload(500), runs=1),
+        Scenario("paced", Workload(40, rate=100), runs=10, at_once=10, stagger=0.01),
     ),
 )
