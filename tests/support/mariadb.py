@@ -113,6 +113,7 @@ class MariaDBServer:
                     "--no-defaults",
                     *_as_user(),
                     f"--datadir={self._data}",
+                    f"--tmpdir={self._temporary}",
                     f"--socket={self._socket}",
                     f"--pid-file={self._folder / 'pid'}",
                     f"--port={self.port}",
@@ -148,19 +149,27 @@ class MariaDBServer:
         return self._folder / "data"
 
     @property
+    def _temporary(self) -> Path:
+        """Not the common one: a server that starts deletes the temporary tables that it finds there."""
+        return self._folder / "tmp"
+
+    @property
     def _socket(self) -> Path:
         return self._folder / "socket"
 
     def _make_data(self, install: Path) -> None:
+        self._temporary.mkdir()
         if os.geteuid() == 0:
             account = pwd.getpwnam("mysql")
-            os.chown(self._folder, account.pw_uid, account.pw_gid)
+            for folder in (self._folder, self._temporary):
+                os.chown(folder, account.pw_uid, account.pw_gid)
         made = subprocess.run(
             [
                 install,
                 "--no-defaults",
                 *_as_user(),
                 f"--datadir={self._data}",
+                f"--tmpdir={self._temporary}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--skip-name-resolve",

@@ -1,6 +1,6 @@
 """The event log: chunks of consecutive events per run, appended for many runs at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from dragoman.storage.sessions import BATCH
 from dragoman.storage.tables import pieces, run_events, runs
 
 _CHUNKS_PER_READ = 1000
+_RUNS_PER_UPDATE = 16
 _LAST = 2**62
 
 
@@ -52,13 +53,22 @@ def _append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int)
     connection.execute(sa.insert(run_events), rows)
     if large:
         connection.execute(sa.insert(pieces), large)
-    # One statement for all runs.
-    sequences = [(runs.c.id == run_id, sequence) for run_id, sequence in advanced.items()]
-    connection.execute(
-        sa.update(runs)
-        .where(runs.c.id.in_(advanced))
-        .values(last_sequence=sa.case(*sequences, else_=runs.c.last_sequence))
-    )
+    for statement in _advance(advanced):
+        connection.execute(statement)
+
+
+def _advance(last: dict[UUID, int]) -> Iterator[sa.Update]:
+    """One statement for several runs. SQLAlchemy keeps each length that it has seen: let them be few, and short."""
+    runs_left = list(last.items())
+    while runs_left:
+        named, runs_left = runs_left[:_RUNS_PER_UPDATE], runs_left[_RUNS_PER_UPDATE:]
+        whens = [(runs.c.id == run_id, sequence) for run_id, sequence in named]
+        whens += whens[-1:] * ((1 << (len(whens) - 1).bit_length()) - len(whens))
+        yield (
+            sa.update(runs)
+            .where(runs.c.id.in_([run_id for run_id, _ in named]))
+            .values(last_sequence=sa.case(*whens, else_=runs.c.last_sequence))
+        )
 
 
 def read(

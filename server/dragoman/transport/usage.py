@@ -25,7 +25,10 @@ class UsageServicer(UsageServiceServicer):
         checks.done()
         rows = await self._store.query_usage(owner, query, pager.page())
         groups, token = pager.cut(
-            rows, lambda row: convert.usage_group(row, query.group_by), lambda row: row.key
+            rows,
+            lambda row: convert.usage_group(row, query.group_by),
+            # One group may have rows in several currencies, and a page may end between them.
+            lambda row: (*row.key, row.currency),
         )
         return pb.QueryUsageResponse(groups=groups, next_page_token=token)
 
