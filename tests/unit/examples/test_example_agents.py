@@ -16,7 +16,6 @@ from dragoman.catalog import Catalog, load
 from dragoman.engine.ports import InputMedia, MediaKind, RunDraft, RunOrder
 from dragoman.errors import InvalidInput
 from dragoman.records import Owner, Session, utcnow
-from dragoman.testing.offline import OfflineModel
 from dragoman.testing.picture import read_word
 from examples import models
 from examples.agents import agents
@@ -32,12 +31,6 @@ def catalog(monkeypatch: pytest.MonkeyPatch) -> Catalog:
     """The examples, without a network."""
     monkeypatch.setattr(models.model(), "delay", 0)
     return load(["examples.agents:agents"], entry_points=False)
-
-
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not isinstance(models.model(), OfflineModel):
-        pytest.skip("the examples use Claude here, for there is a key")
 
 
 def _session(name: str, owner: Owner = OWNER, **inputs: object) -> Session:
