@@ -1,11 +1,20 @@
 """Structured logs: one line per happening, JSON for machines or coloured text for people.
 
 Rooms log through the standard `logging` with `extra=` fields; structlog only formats. Content (prompts, answers, tool
-results) and secrets are never passed to a logger, so nothing has to be filtered out here.
+results) and secrets are never passed to a logger by the server itself. Two things would bring them in all the same, and
+are seen to here:
+
+    local variables      a traceback shows where and what was raised, never the variables on the way
+    a library's words    Agno quotes tool calls and what tools raise: of its warnings and errors, where they were said
+                         and what was raised where is kept; the words themselves appear at level DEBUG only
+
+Chatter of libraries below WARNING is dropped at every level: an agent in debug mode makes Agno log whole prompts.
 """
 
+import copy
 import logging
 import sys
+from types import FrameType, TracebackType
 from typing import Literal
 
 import structlog
@@ -18,8 +27,13 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.processors.StackInfoRenderer(),
 )
 
-_QUIET = ("agno", "anthropic", "httpx", "httpx2", "httpcore", "alembic", "sqlalchemy", "asyncio", "grpc")
+_AGNO = ("agno", "agno-team", "agno-workflow")
+"""Agno's loggers. It sets their levels itself, again and again, as agents run."""
+
+_QUIET = (*_AGNO, "anthropic", "httpx", "httpx2", "httpcore", "alembic", "sqlalchemy", "asyncio", "grpc")
 """Libraries that are heard from WARNING on only: some of them write content at lower levels."""
+
+_WORDLESS = "a library reported a problem (its words are shown at level DEBUG)"
 
 
 def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:
@@ -27,10 +41,18 @@ def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     last: tuple[structlog.typing.Processor, ...]
     if text:
-        last = (structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),)
+        last = (
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        )
     else:
-        last = (structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str))
-    handler = logging.StreamHandler(sys.stderr)
+        stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        last = (
+            structlog.processors.ExceptionRenderer(stacks),
+            structlog.processors.JSONRenderer(default=str),
+        )
+    handler = _Discreet(words=level == "DEBUG")
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
@@ -42,3 +64,58 @@ def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in _AGNO:
+        # A logger that has a level keeps what it is given here when Agno is imported later.
+        library = logging.getLogger(name)
+        library.handlers = []
+        library.propagate = True
+
+
+class _Discreet(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers only
+    """Writes to standard error what may be written there. `words`: whether Agno's own may."""
+
+    def __init__(self, *, words: bool) -> None:
+        super().__init__(sys.stderr)
+        self._words = words
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record, drops it, or writes what is left of it."""
+        if record.levelno < logging.WARNING and _is_of(record, _QUIET):
+            return
+        super().emit(record if self._words or not _is_of(record, _AGNO) else _wordless(record))
+
+
+def _is_of(record: logging.LogRecord, names: tuple[str, ...]) -> bool:
+    return record.name.partition(".")[0] in names
+
+
+def _wordless(record: logging.LogRecord) -> logging.LogRecord:
+    """The record without its message: who said it where, and what exception was being handled."""
+    kind, _, trace = record.exc_info or sys.exc_info()
+    plain = copy.copy(record)
+    plain.msg, plain.args = _WORDLESS, None
+    plain.exc_info = plain.exc_text = plain.stack_info = None
+    plain.__dict__["reported_at"] = _speaker(sys._getframe())  # noqa: SLF001 - as `logging` itself finds its callers
+    if kind is not None:
+        plain.__dict__["exception_class"] = kind.__qualname__
+        plain.__dict__["raised_at"] = _origin(trace)
+    return plain
+
+
+def _speaker(frame: FrameType | None) -> str:
+    """The place that called Agno's functions for logging."""
+    ours = ("logging", "agno.utils.log", __name__)
+    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith(ours):
+        frame = frame.f_back
+    return "" if frame is None else _place(frame, frame.f_lineno)
+
+
+def _origin(trace: TracebackType | None) -> str:
+    """The innermost place of a traceback."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else _place(trace.tb_frame, trace.tb_lineno)
+
+
+def _place(frame: FrameType, line: int) -> str:
+    return f"{frame.f_globals.get('__name__', '?')}:{line} in {frame.f_code.co_name}"
