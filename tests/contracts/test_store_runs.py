@@ -36,6 +36,7 @@ on_one_database = settings(
         model_calls=st.integers(0, 2**40),
         unpriced_calls=st.integers(0, 2**40),
     ),
+    inputs=make.json_objects,
     last=st.binary(max_size=3000),
 )
 async def test_a_run_comes_back_as_it_was(
@@ -44,9 +45,10 @@ async def test_a_run_comes_back_as_it_was(
     labels: dict[str, str],
     times: tuple[datetime, datetime],
     totals: Totals,
+    inputs: dict[str, object],
     last: bytes,
 ) -> None:
-    session = replace(make.session(), agent_name=names[0])
+    session = replace(make.session(), agent_name=names[0], inputs=inputs, metadata=labels, title=names[1])
     started = replace(
         make.run(session),
         model=names[1],
@@ -55,7 +57,7 @@ async def test_a_run_comes_back_as_it_was(
         create_time=times[0],
         update_time=times[1],
     )
-    await store.start_run(started, session)
+    assert await store.start_run(started, session) == await store.get_session(make.ALICE, session.id)
     assert await store.get_run(make.ALICE, started.id) == started
 
     end = replace(make.end(started, events=[last]), totals=totals)

@@ -62,7 +62,7 @@ def referenced(stored: bytes) -> UUID | None:
 
 def frame(events: Iterable[bytes]) -> bytes:
     """Events as one value."""
-    return b"".join(part for event in events for part in (_LENGTH.pack(len(event)), event))
+    return b"".join([part for event in events for part in (_LENGTH.pack(len(event)), event)])
 
 
 def unframe(value: bytes) -> tuple[bytes, ...]:
@@ -82,7 +82,7 @@ def unframe(value: bytes) -> tuple[bytes, ...]:
 
 def framed_size(events: Sequence[bytes]) -> int:
     """Bytes that the events themselves have."""
-    return sum(len(event) for event in events)
+    return sum(map(len, events))
 
 
 def _compressor() -> zstandard.ZstdCompressor:

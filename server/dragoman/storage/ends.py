@@ -24,6 +24,7 @@ from dragoman.storage.rows import (
     call_values,
     chunk_values,
     message_values,
+    of,
     owned,
     totals_values,
 )
@@ -38,6 +39,17 @@ from dragoman.storage.tables import (
 )
 
 logger = logging.getLogger(__name__)
+
+_PROGRESS = sa.select(runs.c.status, runs.c.last_sequence).where(
+    runs.c.id == sa.bindparam("run"), owned(runs)
+)
+_INSERT_MESSAGES = sa.insert(chat_events)
+_INSERT_LINKS = sa.insert(message_media)
+_INSERT_CALLS = sa.insert(model_calls)
+_INSERT_EVENTS = sa.insert(run_events)
+_INSERT_PIECES = sa.insert(pieces)
+_UPDATE_RUN = sa.update(runs).where(runs.c.id == sa.bindparam("run"))
+_UPDATE_SESSION = sa.update(sessions).where(sessions.c.id == sa.bindparam("session"))
 
 
 class MediaGone(Exception):
@@ -79,9 +91,7 @@ def prepare(end: RunEnd, limit: int) -> Ending:
 
 def is_open(connection: sa.Connection, end: RunEnd) -> bool:
     """Whether the end would still change something. Raises RunNotFound."""
-    row = connection.execute(
-        sa.select(runs.c.status, runs.c.last_sequence).where(runs.c.id == end.run_id, owned(runs, end.owner))
-    ).first()
+    row = connection.execute(_PROGRESS, {"run": end.run_id, **of(end.owner)}).first()
     if row is None:
         raise RunNotFound(end.run_id)
     return not _done(row.status, row.last_sequence, end)
@@ -102,33 +112,35 @@ def write(connection: sa.Connection, ending: Ending) -> None:
     last_message = _write_messages(connection, ending, session.last_sequence)
     if end.calls:
         connection.execute(
-            sa.insert(model_calls),
+            _INSERT_CALLS,
             [
                 call_values(call, end.owner, end.session_id, end.run_id, run.agent_name, end.totals.currency)
                 for call in end.calls
             ],
         )
     _write_events(connection, ending, run.last_sequence)
-    changes: Values = {
-        "status": str(end.status),
-        "update_time": end.end_time,
-        "end_time": end.end_time if end.status.final else None,
-        "last_sequence": end.chunk.last_sequence,
-        "last_event": ending.last_event,
-        **totals_values(end.totals),
-    }
-    if end.messages:
-        changes["last_message_sequence"] = last_message
-    connection.execute(sa.update(runs).where(runs.c.id == end.run_id).values(changes))
     connection.execute(
-        sa.update(sessions)
-        .where(sessions.c.id == end.session_id)
-        .values(
-            last_sequence=last_message,
-            message_count=session.message_count + len(end.messages),
-            update_time=end.end_time,
-            active_run_id=_unless(session.active_run_id, end.run_id),
-        )
+        _UPDATE_RUN,
+        {
+            "run": end.run_id,
+            "status": str(end.status),
+            "update_time": end.end_time,
+            "end_time": end.end_time if end.status.final else None,
+            "last_sequence": end.chunk.last_sequence,
+            "last_message_sequence": last_message if end.messages else run.last_message_sequence,
+            "last_event": ending.last_event,
+            **totals_values(end.totals),
+        },
+    )
+    connection.execute(
+        _UPDATE_SESSION,
+        {
+            "session": end.session_id,
+            "last_sequence": last_message,
+            "message_count": session.message_count + len(end.messages),
+            "update_time": end.end_time,
+            "active_run_id": _unless(session.active_run_id, end.run_id),
+        },
     )
 
 
@@ -145,16 +157,16 @@ def _write_messages(connection: sa.Connection, ending: Ending, last_sequence: in
     """Writes the messages with the next sequences. Returns the last one used."""
     if ending.messages:
         connection.execute(
-            sa.insert(chat_events),
+            _INSERT_MESSAGES,
             [
                 {**values, "sequence": sequence}
                 for sequence, values in enumerate(ending.messages, last_sequence + 1)
             ],
         )
     if ending.pieces:
-        connection.execute(sa.insert(pieces), ending.pieces)
+        connection.execute(_INSERT_PIECES, ending.pieces)
     if ending.links:
-        connection.execute(sa.insert(message_media), ending.links)
+        connection.execute(_INSERT_LINKS, ending.links)
         missing = media.claim(connection, ending.end.owner, ending.references)
         if missing & {medium.sha256 for medium in ending.end.media}:
             raise MediaGone()
@@ -172,6 +184,6 @@ def _write_events(connection: sa.Connection, ending: Ending, last_sequence: int)
     if chunk is None:
         return
     packer = Packer(ending.end.run_id, ending.limit)
-    connection.execute(sa.insert(run_events), chunk_values(chunk, packer))
+    connection.execute(_INSERT_EVENTS, chunk_values(chunk, packer))
     if packer.pieces:
-        connection.execute(sa.insert(pieces), packer.pieces)
+        connection.execute(_INSERT_PIECES, packer.pieces)

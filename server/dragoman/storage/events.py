@@ -1,19 +1,66 @@
 """The event log: chunks of consecutive events per run, appended for many runs at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from dragoman.errors import RunNotFound
 from dragoman.records import EventChunk, Owner, RunStatus
-from dragoman.storage.rows import Packer, Values, after_sequence, chunk_of, chunk_values, owned, unpack
+from dragoman.storage.rows import Packer, Values, after_sequence, chunk_of, chunk_values, unpack
+from dragoman.storage.runs import exists
 from dragoman.storage.sessions import BATCH
 from dragoman.storage.tables import pieces, run_events, runs
 
 _CHUNKS_PER_READ = 1000
-_RUNS_PER_UPDATE = 16
 _LAST = 2**62
+
+_NAMED = runs.c.id.in_(sa.bindparam("runs", expanding=True))
+_STORED = (
+    sa.select(runs.c.id, runs.c.last_sequence)
+    .where(_NAMED, runs.c.status == str(RunStatus.RUNNING))
+    .order_by(runs.c.id)
+    .with_for_update()
+)
+_INSERT = sa.insert(run_events)
+_INSERT_PIECES = sa.insert(pieces)
+# To what has just been inserted, read from the end of the primary key. So one short statement does for any number of
+# runs: one statement for each run is as many round trips, and one that names each run's sequence costs more to send.
+_ADVANCE = (
+    sa.update(runs)
+    .where(_NAMED)
+    .values(
+        last_sequence=sa.select(run_events.c.last_sequence)
+        .where(run_events.c.run_id == runs.c.id)
+        .order_by(run_events.c.first_sequence.desc())
+        .limit(1)
+        .correlate(runs)
+        .scalar_subquery()
+    )
+)
+
+_OF_RUN = run_events.c.run_id == sa.bindparam("run")
+# The chunk that holds the next event is the last one that begins at or before it.
+_BEGIN = (
+    sa.select(sa.func.max(run_events.c.first_sequence))
+    .where(_OF_RUN, run_events.c.first_sequence <= sa.bindparam("next"))
+    .scalar_subquery()
+)
+_SIZES = (
+    sa.select(run_events.c.first_sequence, run_events.c.size)
+    .where(
+        _OF_RUN,
+        run_events.c.first_sequence >= sa.func.coalesce(_BEGIN, 0),
+        run_events.c.last_sequence > sa.bindparam("after"),
+    )
+    .order_by(run_events.c.first_sequence)
+    .limit(_CHUNKS_PER_READ)
+)
+_CHUNKS = (
+    sa.select(run_events)
+    .where(_OF_RUN, run_events.c.first_sequence.between(sa.bindparam("first"), sa.bindparam("last")))
+    .order_by(run_events.c.first_sequence)
+)
 
 
 def append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) -> None:
@@ -29,16 +76,11 @@ def append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) 
 
 
 def _append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int) -> None:
-    found = connection.execute(
-        sa.select(runs.c.id, runs.c.last_sequence)
-        .where(runs.c.id.in_({chunk.run_id for chunk in chunks}), runs.c.status == str(RunStatus.RUNNING))
-        .order_by(runs.c.id)
-        .with_for_update()
-    )
+    found = connection.execute(_STORED, {"runs": {chunk.run_id for chunk in chunks}})
     stored: dict[UUID, int] = {row.id: row.last_sequence for row in found}
     rows: list[Values] = []
     large: list[Values] = []
-    advanced: dict[UUID, int] = {}
+    advanced: set[UUID] = set()
     for chunk in chunks:
         if chunk.run_id not in stored:
             continue
@@ -47,55 +89,24 @@ def _append(connection: sa.Connection, chunks: Sequence[EventChunk], limit: int)
             packer = Packer(chunk.run_id, limit)
             rows.append(chunk_values(fresh, packer))
             large.extend(packer.pieces)
-            stored[chunk.run_id] = advanced[chunk.run_id] = fresh.last_sequence
+            stored[chunk.run_id] = fresh.last_sequence
+            advanced.add(chunk.run_id)
     if not rows:
         return
-    connection.execute(sa.insert(run_events), rows)
+    connection.execute(_INSERT, rows)
     if large:
-        connection.execute(sa.insert(pieces), large)
-    for statement in _advance(advanced):
-        connection.execute(statement)
-
-
-def _advance(last: dict[UUID, int]) -> Iterator[sa.Update]:
-    """One statement for several runs. SQLAlchemy keeps each length that it has seen: let them be few, and short."""
-    runs_left = list(last.items())
-    while runs_left:
-        named, runs_left = runs_left[:_RUNS_PER_UPDATE], runs_left[_RUNS_PER_UPDATE:]
-        whens = [(runs.c.id == run_id, sequence) for run_id, sequence in named]
-        whens += whens[-1:] * ((1 << (len(whens) - 1).bit_length()) - len(whens))
-        yield (
-            sa.update(runs)
-            .where(runs.c.id.in_([run_id for run_id, _ in named]))
-            .values(last_sequence=sa.case(*whens, else_=runs.c.last_sequence))
-        )
+        connection.execute(_INSERT_PIECES, large)
+    connection.execute(_ADVANCE, {"runs": advanced})
 
 
 def read(
     connection: sa.Connection, owner: Owner, run_id: UUID, after: int, max_bytes: int
 ) -> list[EventChunk]:
     """Chunks with events after the sequence, up to `max_bytes` but at least one. Raises RunNotFound."""
-    known = connection.execute(sa.select(runs.c.id).where(runs.c.id == run_id, owned(runs, owner)))
-    if known.first() is None:
+    if not exists(connection, owner, run_id):
         raise RunNotFound(run_id)
-    of_run = run_events.c.run_id == run_id
     after = min(after, _LAST)  # what a caller sends must not overflow below
-    # The chunk that holds the next event is the last one that begins at or before it.
-    begin = (
-        sa.select(sa.func.max(run_events.c.first_sequence))
-        .where(of_run, run_events.c.first_sequence <= after + 1)
-        .scalar_subquery()
-    )
-    sizes = connection.execute(
-        sa.select(run_events.c.first_sequence, run_events.c.size)
-        .where(
-            of_run,
-            run_events.c.first_sequence >= sa.func.coalesce(begin, 0),
-            run_events.c.last_sequence > after,
-        )
-        .order_by(run_events.c.first_sequence)
-        .limit(_CHUNKS_PER_READ)
-    ).all()
+    sizes = connection.execute(_SIZES, {"run": run_id, "next": after + 1, "after": after}).all()
     if not sizes:
         return []
     last, total = sizes[0]
@@ -104,10 +115,7 @@ def read(
         if total > max_bytes:
             break
         last = first_sequence
-    rows = connection.execute(
-        sa.select(run_events)
-        .where(of_run, run_events.c.first_sequence.between(sizes[0].first_sequence, last))
-        .order_by(run_events.c.first_sequence)
-    ).all()
+    bounds = {"run": run_id, "first": sizes[0].first_sequence, "last": last}
+    rows = connection.execute(_CHUNKS, bounds).all()
     values = unpack(connection, (run_id,), (row.events for row in rows))
     return [chunk_of(row, value) for row, value in zip(rows, values, strict=True)]

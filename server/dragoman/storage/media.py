@@ -15,20 +15,30 @@ import sqlalchemy as sa
 from dragoman import ids
 from dragoman.records import Media, Owner
 from dragoman.storage import codec
-from dragoman.storage.rows import owned, owner_values
+from dragoman.storage.rows import of, owned, owner_values
 from dragoman.storage.tables import chat_events, media, media_chunks, message_media
+
+_THIS = sa.and_(owned(media), media.c.sha256 == sa.bindparam("hash"))
+_FIND = sa.select(media.c.id).where(_THIS)
+_INSERT = sa.insert(media)
+_INSERT_CHUNK = sa.insert(media_chunks)
+_GET = (
+    sa.select(media.c.sha256, media.c.mime_type, media_chunks.c.data)
+    .join(media_chunks, media_chunks.c.media_id == media.c.id)
+    .where(owned(media), media.c.sha256.in_(sa.bindparam("hashes", expanding=True)))
+    .order_by(media.c.id, media_chunks.c.position)
+)
+_COUNT = sa.update(media).where(_THIS).values(refs=media.c.refs + sa.bindparam("change"))
+_UNUSED = _FIND.where(media.c.refs <= 0)
 
 
 def put(connection: sa.Connection, owner: Owner, medium: Media, limit: int, now: datetime) -> None:
     """Stores the medium in chunks of at most `limit` bytes, unless the owner has it already."""
-    known = connection.execute(
-        sa.select(media.c.id).where(owned(media, owner), media.c.sha256 == medium.sha256)
-    )
-    if known.first() is not None:
+    if connection.execute(_FIND, {"hash": medium.sha256, **of(owner)}).first() is not None:
         return
     media_id = ids.new_id()
     connection.execute(
-        sa.insert(media),
+        _INSERT,
         {
             "id": media_id,
             **owner_values(owner),
@@ -40,24 +50,16 @@ def put(connection: sa.Connection, owner: Owner, medium: Media, limit: int, now:
         },
     )
     for position, data in enumerate(codec.cut(medium.data, limit)):
-        connection.execute(
-            sa.insert(media_chunks), {"media_id": media_id, "position": position, "data": data}
-        )
+        connection.execute(_INSERT_CHUNK, {"media_id": media_id, "position": position, "data": data})
 
 
 def get(connection: sa.Connection, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:
     """Those that there are, by hash."""
     if not hashes:
         return {}
-    found = connection.execute(
-        sa.select(media.c.sha256, media.c.mime_type, media_chunks.c.data)
-        .join(media_chunks, media_chunks.c.media_id == media.c.id)
-        .where(owned(media, owner), media.c.sha256.in_(set(hashes)))
-        .order_by(media.c.id, media_chunks.c.position)
-    )
     mime_types: dict[bytes, str] = {}
     data: dict[bytes, list[bytes]] = {}
-    for sha256, mime_type, chunk in found:
+    for sha256, mime_type, chunk in connection.execute(_GET, {"hashes": set(hashes), **of(owner)}):
         mime_types[sha256] = mime_type
         data.setdefault(sha256, []).append(chunk)
     return {
@@ -68,14 +70,9 @@ def get(connection: sa.Connection, owner: Owner, hashes: Sequence[bytes]) -> dic
 def claim(connection: sa.Connection, owner: Owner, references: Counter[bytes]) -> set[bytes]:
     """Counts new references; returns the hashes of which the owner has no medium."""
     missing = set()
-    for sha256, count in sorted(
-        references.items()
-    ):  # always in one order: two runs must not wait for each other
-        counted = connection.execute(
-            sa.update(media)
-            .where(owned(media, owner), media.c.sha256 == sha256)
-            .values(refs=media.c.refs + count)
-        )
+    # Always in one order: two runs must not wait for each other.
+    for sha256, count in sorted(references.items()):
+        counted = connection.execute(_COUNT, {"hash": sha256, "change": count, **of(owner)})
         if counted.rowcount == 0:
             missing.add(sha256)
     return missing
@@ -91,9 +88,9 @@ def release(connection: sa.Connection, owner: Owner, session_id: UUID) -> None:
         .order_by(message_media.c.sha256)
     ).all()
     for sha256, count in references:
-        this = sa.and_(owned(media, owner), media.c.sha256 == sha256)
-        connection.execute(sa.update(media).where(this).values(refs=media.c.refs - count))
-        unused = connection.execute(sa.select(media.c.id).where(this, media.c.refs <= 0)).scalar()
+        this = {"hash": sha256, **of(owner)}
+        connection.execute(_COUNT, {**this, "change": -count})
+        unused = connection.execute(_UNUSED, this).scalar()
         if unused is not None:
             connection.execute(sa.delete(media_chunks).where(media_chunks.c.media_id == unused))
             connection.execute(sa.delete(media).where(media.c.id == unused))

@@ -7,9 +7,31 @@ import sqlalchemy as sa
 
 from dragoman.engine.ports import Page
 from dragoman.records import Message, Owner
-from dragoman.storage.rows import message_of, owned, unpack
+from dragoman.storage.rows import Values, message_of, of, owned, unpack
 from dragoman.storage.sessions import BATCH
 from dragoman.storage.tables import chat_events, message_media, runs
+
+_OF_SESSION = sa.select(chat_events).where(
+    chat_events.c.session_id == sa.bindparam("session"), owned(chat_events)
+)
+_HISTORY = _OF_SESSION.where(chat_events.c.parent_run_id.is_(None)).order_by(chat_events.c.sequence)
+_RECENT = (
+    sa.select(runs.c.id)
+    .where(
+        runs.c.session_id == sa.bindparam("session"),
+        owned(runs),
+        runs.c.last_message_sequence.is_not(None),
+    )
+    .order_by(runs.c.last_message_sequence.desc())
+    .limit(sa.bindparam("last"))
+    .subquery()
+)
+_RECENT_HISTORY = _HISTORY.join(_RECENT, _RECENT.c.id == chat_events.c.root_run_id)
+_MEDIA = (
+    sa.select(message_media.c.message_id, message_media.c.sha256)
+    .where(message_media.c.message_id.in_(sa.bindparam("messages", expanding=True)))
+    .order_by(message_media.c.message_id, message_media.c.position)
+)
 
 
 def select(
@@ -24,7 +46,7 @@ def select(
 ) -> list[Message]:
     """A page by sequence. `run_id` is the run that a caller started: its members' messages belong to it."""
     sequence = chat_events.c.sequence
-    query = sa.select(chat_events).where(chat_events.c.session_id == session_id, owned(chat_events, owner))
+    query = _OF_SESSION
     if run_id is not None:
         query = query.where(chat_events.c.root_run_id == run_id)
     if not members:
@@ -32,7 +54,7 @@ def select(
     if page.after is not None:
         query = query.where(sequence < page.after if newest_first else sequence > page.after)
     query = query.order_by(sequence.desc() if newest_first else sequence).limit(page.size)
-    return _all(connection, query)
+    return _all(connection, query, {"session": session_id, **of(owner)})
 
 
 def history(connection: sa.Connection, owner: Owner, session_id: UUID, last: int | None) -> list[Message]:
@@ -41,33 +63,14 @@ def history(connection: sa.Connection, owner: Owner, session_id: UUID, last: int
     The last runs are found by the last message that each has left, from the end of an index: the cost does not grow with
     the session.
     """
-    query = (
-        sa.select(chat_events)
-        .where(
-            chat_events.c.session_id == session_id,
-            owned(chat_events, owner),
-            chat_events.c.parent_run_id.is_(None),
-        )
-        .order_by(chat_events.c.sequence)
-    )
-    if last is not None:
-        recent = (
-            sa.select(runs.c.id)
-            .where(
-                runs.c.session_id == session_id,
-                owned(runs, owner),
-                runs.c.last_message_sequence.is_not(None),
-            )
-            .order_by(runs.c.last_message_sequence.desc())
-            .limit(last)
-            .subquery()
-        )
-        query = query.join(recent, recent.c.id == chat_events.c.root_run_id)
-    return _all(connection, query)
+    parameters = {"session": session_id, **of(owner)}
+    if last is None:
+        return _all(connection, _HISTORY, parameters)
+    return _all(connection, _RECENT_HISTORY, {**parameters, "last": last})
 
 
-def _all(connection: sa.Connection, query: sa.Select[Any]) -> list[Message]:
-    rows = connection.execute(query).all()
+def _all(connection: sa.Connection, query: sa.Select[Any], parameters: Values) -> list[Message]:
+    rows = connection.execute(query, parameters).all()
     parts = unpack(connection, (row.root_run_id for row in rows), (row.message_parts for row in rows))
     media = _media(connection, [row.id for row in rows if row.media_count])
     return [
@@ -78,11 +81,7 @@ def _all(connection: sa.Connection, query: sa.Select[Any]) -> list[Message]:
 def _media(connection: sa.Connection, message_ids: list[UUID]) -> dict[UUID, list[bytes]]:
     hashes: dict[UUID, list[bytes]] = {}
     for start in range(0, len(message_ids), BATCH):
-        found = connection.execute(
-            sa.select(message_media.c.message_id, message_media.c.sha256)
-            .where(message_media.c.message_id.in_(message_ids[start : start + BATCH]))
-            .order_by(message_media.c.message_id, message_media.c.position)
-        )
-        for message_id, sha256 in found:
+        named = {"messages": message_ids[start : start + BATCH]}
+        for message_id, sha256 in connection.execute(_MEDIA, named):
             hashes.setdefault(message_id, []).append(sha256)
     return hashes

@@ -1,4 +1,9 @@
-"""Records as rows, and back. Both directions of each stand side by side; what is large goes through `Packer`."""
+"""Records as rows, and back. Both directions of each stand side by side; what is large goes through `Packer`.
+
+Statements of the ways that every run takes are made once, as constants with named parameters: to build one anew takes
+SQLAlchemy several times as long as to look up what it has compiled. The names are none of columns, which in an UPDATE
+stand for what is to be set.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -30,6 +35,16 @@ Values: TypeAlias = dict[str, Any]
 _MICROSECOND = timedelta(microseconds=1)
 
 
+_PIECES = (
+    sa.select(pieces.c.value_id, pieces.c.data)
+    .where(
+        pieces.c.run_id.in_(sa.bindparam("runs", expanding=True)),
+        pieces.c.value_id.in_(sa.bindparam("wanted", expanding=True)),
+    )
+    .order_by(pieces.c.value_id, pieces.c.position)
+)
+
+
 class Packer:
     """Encodes the large values of one run. What is above `limit` bytes goes into pieces, gathered in `pieces`."""
 
@@ -57,12 +72,7 @@ def unpack(connection: sa.Connection, run_ids: Iterable[UUID], stored: Iterable[
     wanted = {value_id for column in columns if (value_id := codec.referenced(column)) is not None}
     whole: dict[UUID, list[bytes]] = {}
     if wanted:
-        found = connection.execute(
-            sa.select(pieces.c.value_id, pieces.c.data)
-            .where(pieces.c.run_id.in_(set(run_ids)), pieces.c.value_id.in_(wanted))
-            .order_by(pieces.c.value_id, pieces.c.position)
-        )
-        for value_id, data in found:
+        for value_id, data in connection.execute(_PIECES, {"runs": set(run_ids), "wanted": wanted}):
             whole.setdefault(value_id, []).append(data)
     values = []
     for column in columns:
@@ -76,9 +86,16 @@ def owner_values(owner: Owner) -> Values:
     return {"principal": owner.principal, "user": owner.user}
 
 
-def owned(table: sa.Table, owner: Owner) -> sa.ColumnElement[bool]:
-    """The condition that stands in every query."""
-    return sa.and_(table.c.principal == owner.principal, table.c.user == owner.user)
+def owned(table: sa.Table) -> sa.ColumnElement[bool]:
+    """The condition that stands in every query. Which owner is meant is said when it runs: `**of(owner)`."""
+    return sa.and_(
+        table.c.principal == sa.bindparam("owner_principal"), table.c.user == sa.bindparam("owner_user")
+    )
+
+
+def of(owner: Owner) -> Values:
+    """The parameters of `owned`."""
+    return {"owner_principal": owner.principal, "owner_user": owner.user}
 
 
 def session_values(session: Session) -> Values:

@@ -11,22 +11,33 @@ from dragoman.engine.ports import Page, TimeKey
 from dragoman.errors import SessionBusy, SessionNotFound
 from dragoman.records import Owner, Session
 from dragoman.storage import media
-from dragoman.storage.rows import owned, session_of, session_values
+from dragoman.storage.rows import Values, of, owned, session_of, session_values
 from dragoman.storage.tables import chat_events, message_media, pieces, run_events, runs, sessions
 
 BATCH = 500
 """Keys that one statement names at most."""
 
+_THIS = sa.and_(sessions.c.id == sa.bindparam("session"), owned(sessions))
+_GET = sa.select(sessions).where(_THIS)
+_EXISTS = sa.select(sessions.c.id).where(_THIS)
+_LOCK = (
+    sa.select(sessions.c.active_run_id, sessions.c.message_count, sessions.c.last_sequence)
+    .where(_THIS)
+    .with_for_update()
+)
+_INSERT = sa.insert(sessions)
+_UPDATE = sa.update(sessions).where(_THIS)
+
 
 def insert(connection: sa.Connection, session: Session) -> None:
     """Inserts the session; nothing when it is there already, by an earlier attempt."""
-    if _row(connection, session.owner, session.id) is None:
-        connection.execute(sa.insert(sessions), session_values(session))
+    if not _exists(connection, session.owner, session.id):
+        connection.execute(_INSERT, session_values(session))
 
 
 def get(connection: sa.Connection, owner: Owner, session_id: UUID) -> Session:
     """Raises SessionNotFound."""
-    row = _row(connection, owner, session_id)
+    row = connection.execute(_GET, {"session": session_id, **of(owner)}).first()
     if row is None:
         raise SessionNotFound(session_id)
     return session_of(row)
@@ -34,27 +45,25 @@ def get(connection: sa.Connection, owner: Owner, session_id: UUID) -> Session:
 
 def check(connection: sa.Connection, owner: Owner, session_id: UUID) -> None:
     """Raises SessionNotFound unless the session is the owner's."""
-    found = connection.execute(
-        sa.select(sessions.c.id).where(sessions.c.id == session_id, owned(sessions, owner))
-    )
-    if found.first() is None:
+    if not _exists(connection, owner, session_id):
         raise SessionNotFound(session_id)
 
 
-def lock(connection: sa.Connection, owner: Owner, session_id: UUID) -> sa.Row[Any] | None:
-    """The session's row, locked to the end of the transaction. Always the first lock that a transaction takes."""
-    return connection.execute(
-        sa.select(sessions).where(sessions.c.id == session_id, owned(sessions, owner)).with_for_update()
-    ).first()
+def lock(connection: sa.Connection, owner: Owner, session_id: UUID) -> sa.Row[UUID | None, int, int] | None:
+    """The session's turn and counters, locked to the end of the transaction.
+
+    Always the first lock that a transaction takes.
+    """
+    return connection.execute(_LOCK, {"session": session_id, **of(owner)}).first()
 
 
 def select(connection: sa.Connection, owner: Owner, agent_name: str, page: Page[TimeKey]) -> list[Session]:
     """A page by (update_time, id), the newest first."""
-    query = sa.select(sessions).where(owned(sessions, owner))
+    query = sa.select(sessions).where(owned(sessions))
     if agent_name:
         query = query.where(sessions.c.agent_name == agent_name)
     query = newest_first(query, sessions.c.update_time, sessions.c.id, page)
-    return [session_of(row) for row in connection.execute(query)]
+    return [session_of(row) for row in connection.execute(query, of(owner))]
 
 
 def newest_first(
@@ -77,14 +86,12 @@ def update(
     now: datetime,
 ) -> Session:
     """Changes what is not None. Raises SessionNotFound."""
-    changes: dict[str, Any] = {"update_time": now}
+    changes: Values = {"update_time": now}
     if title is not None:
         changes["title"] = title
     if metadata is not None:
         changes["metadata"] = dict(metadata)
-    connection.execute(
-        sa.update(sessions).where(sessions.c.id == session_id, owned(sessions, owner)).values(changes)
-    )
+    connection.execute(_UPDATE, {"session": session_id, **of(owner), **changes})
     return get(connection, owner, session_id)
 
 
@@ -118,7 +125,5 @@ def _delete_all(connection: sa.Connection, column: sa.Column[Any], keys: Sequenc
         connection.execute(sa.delete(column.table).where(column.in_(keys[start : start + BATCH])))
 
 
-def _row(connection: sa.Connection, owner: Owner, session_id: UUID) -> sa.Row[Any] | None:
-    return connection.execute(
-        sa.select(sessions).where(sessions.c.id == session_id, owned(sessions, owner))
-    ).first()
+def _exists(connection: sa.Connection, owner: Owner, session_id: UUID) -> bool:
+    return connection.execute(_EXISTS, {"session": session_id, **of(owner)}).first() is not None

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from dragoman.engine.ports import Page, UsageDimension, UsageQuery, UsageRow
 from dragoman.errors import PageTokenInvalid
 from dragoman.records import Owner, TokenUsage
-from dragoman.storage.rows import owned
+from dragoman.storage.rows import of, owned
 from dragoman.storage.tables import TOKENS, model_calls
 from dragoman.storage.types import MYSQL, unscaled
 
@@ -57,14 +57,14 @@ def select(
             *_sums("usd", exact),
             *_sums("amount", exact),
         )
-        .where(owned(model_calls, owner), *_filters(query))
+        .where(owned(model_calls), *_filters(query))
         .group_by(*grouped)
         .order_by(*grouped)
         .limit(page.size)
     )
     if page.after is not None:
         statement = statement.where(_after(keys, page.after))
-    return [_row(row, len(keys), exact) for row in connection.execute(statement).mappings()]
+    return [_row(row, len(keys), exact) for row in connection.execute(statement, of(owner)).mappings()]
 
 
 def _filters(query: UsageQuery) -> list[sa.ColumnElement[bool]]:

@@ -12,6 +12,7 @@ from dragoman.records import RunStatus
 from dragoman.storage import SqlStore, open_store
 
 SESSION = make.session()
+RUN = make.run(SESSION)
 LATER = Page(5, (make.NOW, SESSION.id))
 
 QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = [
@@ -56,6 +57,11 @@ QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = 
         lambda store: store.load_history(make.ALICE, SESSION.id, 5),
         ["ix_runs_session_id_last_message_sequence", "ix_chat_events_root_run_id_sequence"],
     ),
+    (
+        "an append",
+        lambda store: store.append_events([make.chunk(RUN, 1, b"event")]),
+        ["sqlite_autoindex_runs_1", "sqlite_autoindex_run_events_1"],
+    ),
     ("abandoned runs", lambda store: store.unfinished_runs(make.NOW), ["ix_runs_status_lease_time"]),
     (
         "usage of a time",
@@ -83,7 +89,7 @@ async def test_a_query_uses_its_index(
 ) -> None:
     store = open_store("sqlite://")
     await store.open()
-    await store.create_session(SESSION)
+    await store.start_run(RUN, SESSION)
     statements: list[tuple[str, Any]] = []
 
     def note(connection: sa.Connection) -> None:
@@ -106,7 +112,7 @@ async def test_a_query_uses_its_index(
         assert any(f"INDEX {index} " in step for step in plan), plan
     tables = [
         table
-        for table in ("sessions", "runs", "chat_events", "model_calls", "media")
+        for table in ("sessions", "runs", "run_events", "chat_events", "model_calls", "media")
         if f"SCAN {table}" in plan
     ]
     assert tables == []
