@@ -10,7 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import NullPool, StaticPool
 
 from dragoman.storage.types import MYSQL
@@ -26,6 +29,36 @@ LOCK_TIMEOUT = 5
 
 MIGRATION_LOCK_TIMEOUT = 120.0
 """Seconds that a process waits while another one migrates."""
+
+
+class Reading(SQLiteDialect_pysqlite):
+    """SQLite whose transactions begin without a lock; the driver itself begins none.
+
+    A dialect, and not a listener for SQLAlchemy's "begin" event: with one, every statement of the engine takes the way
+    through its events, which costs a tenth of a short statement's time.
+    """
+
+    supports_statement_cache = True
+    begin = "BEGIN"
+
+    def do_begin(self, dbapi_connection: DBAPIConnection) -> None:
+        """Called by SQLAlchemy, which makes its own errors of the driver's."""
+        cursor = dbapi_connection.cursor()
+        try:
+            cursor.execute(self.begin)
+        finally:
+            cursor.close()
+
+
+class Writing(Reading):
+    """SQLite whose transactions begin with the write lock."""
+
+    supports_statement_cache = True
+    begin = "BEGIN IMMEDIATE"
+
+
+registry.register("sqlite.dragoman_reading", __name__, Reading.__name__)
+registry.register("sqlite.dragoman_writing", __name__, Writing.__name__)
 
 
 def parse(url: str) -> URL:
@@ -74,19 +107,16 @@ def sqlite_writer(url: URL, synchronous: str) -> Engine:
     """One connection, for one thread; for a database in memory it serves the reads too."""
     memory = is_memory(url)
     pool: dict[str, Any] = {"poolclass": StaticPool} if memory else {"pool_size": 1, "max_overflow": 0}
-    engine = _sqlite(url, pool, BUSY_TIMEOUT)
     pragmas = ["foreign_keys=ON", f"synchronous={synchronous}"]
     if not memory:
         pragmas.append("journal_mode=WAL")
-    _on_connect(engine, pragmas, begin="BEGIN IMMEDIATE")
-    return engine
+    return _sqlite(url, "dragoman_writing", pragmas, pool, BUSY_TIMEOUT)
 
 
 def sqlite_readers(url: URL) -> Engine:
     """Connections that can only read."""
-    engine = _sqlite(url, {"pool_size": SQLITE_READERS, "max_overflow": 0}, BUSY_TIMEOUT)
-    _on_connect(engine, ["query_only=ON"], begin="BEGIN")
-    return engine
+    pool = {"pool_size": SQLITE_READERS, "max_overflow": 0}
+    return _sqlite(url, "dragoman_reading", ["query_only=ON"], pool, BUSY_TIMEOUT)
 
 
 def mysql(url: URL, connections: int) -> Engine:
@@ -115,34 +145,28 @@ def for_migration(url: URL) -> Engine:
     """One connection without the pragmas and time-outs of the service: with foreign keys on, SQLite's way of altering a
     table deletes the rows that refer to it; and DDL takes as long as it takes."""
     if is_sqlite(url):
-        engine = _sqlite(url, {"poolclass": NullPool}, MIGRATION_LOCK_TIMEOUT)
-        _on_connect(engine, ["foreign_keys=OFF"], begin="BEGIN IMMEDIATE")
-        return engine
+        pool = {"poolclass": NullPool}
+        return _sqlite(url, "dragoman_writing", ["foreign_keys=OFF"], pool, MIGRATION_LOCK_TIMEOUT)
     return sa.create_engine(
         _with_booleans(url), connect_args=mysql_arguments(url), poolclass=NullPool, hide_parameters=True
     )
 
 
-def _sqlite(url: URL, pool: dict[str, Any], timeout: float) -> Engine:
-    return sa.create_engine(
-        url,
+def _sqlite(url: URL, driver: str, pragmas: list[str], pool: dict[str, Any], timeout: float) -> Engine:
+    """An engine each of whose connections has the pragmas."""
+    engine = sa.create_engine(
+        url.set(drivername=f"sqlite+{driver}"),
         connect_args={"timeout": timeout, "check_same_thread": False, "isolation_level": None},
         hide_parameters=True,
         **pool,
     )
-
-
-def _on_connect(engine: Engine, pragmas: list[str], *, begin: str) -> None:
-    """Sets the pragmas of each connection, and how its transactions begin (the driver itself begins none)."""
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+    return engine
 
 
 def mysql_arguments(url: URL) -> dict[str, Any]:
