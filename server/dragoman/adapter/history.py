@@ -61,14 +61,21 @@ class Recorder:
                 self._contents[message.id] = message.content
 
     def record(self, own: Sequence[Message]) -> tuple[list[records.Message], list[records.Media]]:
-        """The rows of the run's own conversation, then those of its members', and the media they refer to."""
+        """The rows of the run's own conversation, then those of its members', and the media they refer to.
+
+        Within each conversation times never go backwards.
+        """
         ledger = self.ledger
         made: list[records.Message] = []
         media: dict[bytes, records.Media] = {}
         for source in (ledger.root, *ledger.members):
             conversation = own if source is ledger.root else source.messages or ()
+            # Agno tells whole seconds, and a request's end is told exactly: none may seem older than the one before.
+            latest = self.start_time
             for message in self._new(conversation, source):
-                made.append(self._row(message, source, media))
+                row = self._row(message, source, latest, media)
+                made.append(row)
+                latest = row.create_time
         return made, list(media.values())
 
     def _new(self, conversation: Sequence[Message], source: Source) -> list[Message]:
@@ -88,7 +95,10 @@ class Recorder:
             new.append(partial)
         return mended(new)
 
-    def _row(self, message: Message, source: Source, media: dict[bytes, records.Media]) -> records.Message:
+    def _row(
+        self, message: Message, source: Source, earliest: datetime, media: dict[bytes, records.Media]
+    ) -> records.Message:
+        """The message as a row that is no older than `earliest`; its media are added to `media`."""
         try:
             encoded = rows.encode(message)
         except rows.Unstorable:
@@ -109,7 +119,7 @@ class Recorder:
             provider=call.provider if call else "",
             model=call.model if call else "",
             parts=encoded.parts,
-            create_time=(call.end_time if call else None) or max(made, self.start_time),
+            create_time=max(earliest, (call.end_time if call else None) or made),
             media=tuple(medium.sha256 for medium in encoded.media),
             usage=call.usage if call else None,
             cost=call.cost if call else None,
