@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from dragoman.cli._console import clean, stdout
+from dragoman.cli._console import stdout
 from dragoman.cli._report import FAILED, USAGE, Failure
 from dragoman.cli._settings import DatabaseOption, LogLevelOption, load_settings
 
@@ -57,12 +57,8 @@ def migrate(
 
 
 def _told(work: Callable[[str], Result], url: str) -> Result:
-    """What `work` returns; what it raises becomes one sentence."""
+    """What `work` returns; what it raises for the operator becomes a failure of the command."""
     try:
         return work(url)
     except (RuntimeError, ValueError) as error:
         raise Failure(str(error)) from error
-    except Exception as error:  # the driver's, by any name: only storage knows which driver that is
-        cause = getattr(error, "orig", None) or error
-        lines = str(cause).splitlines() or [type(cause).__name__]
-        raise Failure(f"the database cannot be used: {clean(lines[0])}") from error

@@ -65,7 +65,7 @@ def parse(url: str) -> URL:
     """The URL, with PyMySQL where no driver is named. Raises ValueError for a database that is not supported."""
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
         # Not the text of the error: the URL may hold a password.
         raise ValueError(
             "the database URL is not of the form sqlite:///file.db or mysql+pymysql://user:password@host/name"

@@ -59,7 +59,12 @@ class SchemaOutdated(RuntimeError):
 
 
 class DatabaseUnusable(RuntimeError):
-    """The database does not answer, or refuses. The text is for the operator: it has the driver's own words."""
+    """The database does not answer, or refuses, or its driver does. The text, with the driver's own words, is for the
+    operator."""
+
+    def __init__(self, cause: BaseException | None) -> None:
+        lines = str(cause).splitlines() or [type(cause).__name__]
+        super().__init__(f"the database cannot be used: {lines[0]}")
 
 
 def migrate(url: str) -> list[str]:
@@ -88,7 +93,7 @@ def generate_migration(url: str, message: str) -> Path:
         state = state_of(parsed)
     if not state.up_to_date:
         raise SchemaOutdated(state)
-    with _told(), _engine(parsed) as engine, engine.connect() as connection:
+    with _told(), _engine(parsed) as engine, _connected(engine) as connection:
         config = _config(connection)
 
         def refuse_empty(_context: object, _revision: object, directives: list[Any]) -> None:
@@ -117,7 +122,7 @@ def upgrade(url: URL) -> list[str]:
 
 def migrate_engine(engine: Engine) -> list[str]:
     """`migrate` on an engine of the caller's, whose transactions begin with the write lock on SQLite."""
-    with engine.connect() as connection, _alone(connection):
+    with _connected(engine) as connection, _alone(connection):
         if _state(connection).up_to_date:
             return []
         if connection.dialect.name != "sqlite":
@@ -141,7 +146,7 @@ def state_of(url: URL) -> SchemaState:
         return SchemaState(
             None, _scripts().get_current_head() or "", up_to_date=False
         )  # not to make the file
-    with _engine(url) as engine, engine.connect() as connection:
+    with _engine(url) as engine, _connected(engine) as connection:
         return _state(connection)
 
 
@@ -164,17 +169,29 @@ def _told() -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        lines = str(error.orig).splitlines() or [type(error.orig).__name__]
-        raise DatabaseUnusable(f"the database cannot be used: {lines[0]}") from error
+        raise DatabaseUnusable(error.orig) from error
 
 
 @contextmanager
 def _engine(url: URL) -> Iterator[Engine]:
-    engine = engines.for_migration(url)
+    try:
+        engine = engines.for_migration(url)
+    except ImportError as error:  # the URL names a driver that is not installed
+        raise DatabaseUnusable(error) from error
     try:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _connected(engine: Engine) -> Iterator[sa.Connection]:
+    try:
+        connection = engine.connect()
+    except TypeError as error:  # the URL has an option that the driver does not know
+        raise DatabaseUnusable(error) from error
+    with connection:
+        yield connection
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`dragoman migrate` on SQLite; the databases themselves are tested with the storage."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ def test_nothing_to_generate(dragoman: Any, url: str) -> None:
         (("--check", "--generate", "x"), 2, "do not go together"),
         (("--database-url", "postgresql://h/d"), 1, "error: "),
         (("--database-url", "mysql+pymysql://u:hunter2@127.0.0.1:1/d"), 1, "the database cannot be used"),
+        (("--check", "--database-url", "mysql+pymysql://u:hunter2@127.0.0.1:1/d"), 1, "cannot be used"),
+        (
+            ("--generate", "x", "--database-url", "mysql+pymysql://u:hunter2@127.0.0.1:1/d"),
+            1,
+            "cannot be used",
+        ),
+        (("--database-url", "mysql+pymysql://u:hunter2@127.0.0.1:1/d?no=1"), 1, "cannot be used: Connection"),
+        (("--database-url", "mysql+pymysql://u:hunter2@127.0.0.1:port/d"), 1, "the database URL is not"),
         (("--database-url", "sqlite:////nowhere/at/all.db"), 1, "the database cannot be used"),
     ],
 )
@@ -46,3 +55,11 @@ def test_failures(dragoman: Any, arguments: tuple[str, ...], code: int, told: st
     assert told in result.stderr
     assert "hunter2" not in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_driver_that_is_not_installed(dragoman: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    result = dragoman("migrate", "--database-url", "mysql+mysqldb://u:hunter2@127.0.0.1:1/d")
+    assert result.exit_code == 1
+    assert "the database cannot be used: " in result.stderr
+    assert "MySQLdb" in result.stderr

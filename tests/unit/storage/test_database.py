@@ -33,7 +33,14 @@ def test_urls_that_are_supported(url: str, driver: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "hunter2", "postgresql://u:hunter2@h/d", "mysql+asyncmy://u:hunter2@h/d", "sqlite+aiosqlite:///x"],
+    [
+        "",
+        "hunter2",
+        "postgresql://u:hunter2@h/d",
+        "mysql+asyncmy://u:hunter2@h/d",
+        "sqlite+aiosqlite:///x",
+        "mysql://u:hunter2@h:port/d",
+    ],
 )
 def test_urls_that_are_not(url: str) -> None:
     with pytest.raises(ValueError, match=r"the database URL|not supported") as refused:
