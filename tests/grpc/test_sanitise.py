@@ -46,6 +46,16 @@ async def test_a_stream_that_explodes_keeps_what_was_sent(served: Served) -> Non
     assert SECRET not in str(caught.value)
 
 
+async def test_an_exit_ends_the_call_and_not_the_server(served: Served) -> None:
+    served.engine.refusal = SystemExit(3)  # type: ignore[assignment]  # what an agent's validation may let out
+    for call in (lambda: served.runs.Execute(RUN), lambda: _drain(served.runs.Run(RUN))):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call()
+        assert (await refusal(caught.value)).reason == "INTERNAL"
+    served.engine.refusal = None
+    assert (await served.runs.Execute(RUN)).content == "hello"
+
+
 LEAKS: list[tuple[str, Sequence[Step]]] = [
     ("before the first event", (asyncio.CancelledError,)),
     ("later", (delta("a"), asyncio.CancelledError)),

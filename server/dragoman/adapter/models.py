@@ -3,7 +3,8 @@
 An agent's author makes a model once and shares it between all runs. `instrument` finds every model that an agent (or
 a team, its members, its managers) may call and gives each object a subclass of its own class, once: the object stays
 the author's, with its state and settings, and behaves as before outside of a run. Within a run, which a context
-variable tells, every request is a `Call` in the run's ledger.
+variable tells, every request is a `Call` in the run's ledger, and every tool call that the model asks for is guarded
+(`guards.py`).
 
 Anthropic's models learn some manners besides:
 
@@ -18,7 +19,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import new_class
 from typing import Any, Final, NoReturn
@@ -28,10 +29,12 @@ from agno.models.anthropic import Claude
 from agno.models.base import Model
 from agno.models.response import ModelResponse
 from agno.team import Team
+from agno.tools.function import FunctionCall
 from anthropic import APIStatusError, AsyncAnthropic
 
 from dragoman.adapter.calls import Call, Ledger, counts
 from dragoman.adapter.clients import Clients
+from dragoman.adapter.guards import ToolOutcome, Tools
 from dragoman.records import TokenUsage
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class Scope:
 
     ledger: Ledger
     clients: Clients
+    tools: Tools = field(default_factory=Tools)
 
 
 scope: ContextVar[Scope | None] = ContextVar("dragoman_scope", default=None)
@@ -155,6 +159,14 @@ class Metered(Model):
             now.ledger.end(call, error)
             raise
         now.ledger.end(call)
+
+    async def arun_function_call(self, function_call: FunctionCall) -> ToolOutcome:
+        """One call of a tool, which may do no more harm than fail."""
+        now, parent = scope.get(), _author(super())
+        if now is None:
+            outcome: ToolOutcome = await parent.arun_function_call(function_call)
+            return outcome
+        return await now.tools.call(parent.arun_function_call, function_call)
 
     def _saw(self, call: Call, delta: ModelResponse) -> None:
         """Notes what a piece of the answer says."""

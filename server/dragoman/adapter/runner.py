@@ -6,8 +6,8 @@ Whatever goes wrong on this way ends up in the outcome, never in an exception; o
 the run is under way, its ledger and Agno's live list of messages hold what it has done, so that the outcome is valid
 at any moment: an interrupted run keeps its text, its tool results and its costs.
 
-When the iteration ends, by itself or not, nothing of the run stays behind: model requests are closed, members that
-still work are cancelled, and what Agno notes of a run process-wide is deleted.
+When the iteration ends, by itself or not, nothing of the run stays behind: model requests are closed, tools and members
+that still work are cancelled, and what Agno notes of a run process-wide is deleted.
 """
 
 import asyncio
@@ -26,12 +26,13 @@ from agno.run.background import await_background_runs
 from agno.run.base import RunContext
 from agno.team import Team
 
-from dragoman.adapter import failures, history, media, models, values
+from dragoman.adapter import failures, guards, history, media, models, values
 from dragoman.adapter.calls import Ledger
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
 from dragoman.engine.ports import Outcome, Pricer, RunOrder
+from dragoman.errors import AgentFailed
 from dragoman.records import utcnow
 from dragoman.v1 import event_pb2
 
@@ -140,10 +141,14 @@ class AgnoRun:
         try:
             if self._stopped:
                 return
-            async with aclosing(await self._start()) as stream:
-                while (event := await self._step(stream)) is not None:
-                    for made in self._take(event):
-                        yield made
+            with guards.contained():
+                async with aclosing(await self._start()) as stream:
+                    while (event := await self._step(stream)) is not None:
+                        for made in self._take(event):
+                            yield made
+            self._check_cancellation()
+        except guards.Strayed as stray:
+            self._fail(None, str(stray), stray.__cause__)
         except Exception as error:  # noqa: BLE001 - the outcome tells what it was
             self._fail(None, None, error)
         finally:
@@ -152,10 +157,10 @@ class AgnoRun:
 
     async def stop(self) -> None:
         """Asks the agent and its members to stop at the next occasion. Returns at once; harmless when it has ended."""
+        self._stopped = True
         if self._task is not None and not self._ended:
             for run_id in await _with_members(self._id):
                 await cancel.acancel_run(run_id)
-        self._stopped = True
 
     def outcome(self) -> Outcome:
         """What came of it so far."""
@@ -259,6 +264,12 @@ class AgnoRun:
             agent_name=self._order.agent_name,
         )
 
+    def _check_cancellation(self) -> None:
+        """A run that says it was cancelled, and was not, has failed by the agent's own code."""
+        if self._cancelled and not self._stopped and self._outcome.status == "running":
+            logger.warning("the agent's own code cancelled the run", extra={"run_id": self._id})
+            self._outcome.status, self._outcome.error = "failed", AgentFailed(self._order.agent_name)
+
     def _conversation(self) -> Sequence[Message]:
         if self._output is not None and self._output.messages and not self._cancelled:
             return self._output.messages
@@ -270,6 +281,7 @@ class AgnoRun:
     async def _clean_up(self) -> None:
         """Nothing of the run stays behind in Agno or on the loop."""
         run_ids = await _with_members(self._id)
+        await self._scope.tools.close(self._task)
         await self._ledger.close(self._task)
         for run_id in {*run_ids, *self._ledger.agno_ids}:
             await cancel.acleanup_run(run_id)

@@ -93,7 +93,8 @@ def _guard(method: str, handler: Handler, open_calls: set[asyncio.Task[Any]]) ->
                 raise
             code = "INTERNAL"
             await status.abort(context, status.to_domain(error, method))
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            # An exit that an agent's validation lets out would end the whole server.
             domain = status.to_domain(error, method)
             code = domain.reason
             if task is not None and task.cancelling():
