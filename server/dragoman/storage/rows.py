@@ -1,8 +1,7 @@
 """Records as rows, and back. Both directions of each stand side by side; what is large goes through `Packer`.
 
-Statements of the ways that every run takes are made once, as constants with named parameters: to build one anew takes
-SQLAlchemy several times as long as to look up what it has compiled. The names are none of columns, which in an UPDATE
-stand for what is to be set.
+Statements are made once wherever every run passes, as constants with named parameters: to build one often takes SQLAlchemy
+longer than to run it. No parameter of a condition is named like a column: in an UPDATE that would be what to set.
 """
 
 from collections.abc import Iterable, Mapping
