@@ -12,7 +12,7 @@ TEST_WORKERS ?= 2
 ARGS ?=
 
 help: ## Show this list
-	@printf 'Dragoman: Agno agents over typed, resumable gRPC streams.\n\n'
+	@printf 'Dragoman: Agno agents over typed gRPC streams.\n\n'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nExtra arguments go in ARGS, for example: make serve ARGS="--port 6000"\n'
 

@@ -8,9 +8,8 @@
      ├─ AgentNotFound           AGENT_NOT_FOUND
      ├─ SessionNotFound         SESSION_NOT_FOUND      also another owner's, indistinguishably
      ├─ RunNotFound             RUN_NOT_FOUND          likewise
-     ├─ MediaNotFound           MEDIA_NOT_FOUND        likewise
      ├─ SessionBusy             SESSION_BUSY           another run holds the session's turn
-     ├─ RunNotResumable         RUN_NOT_RESUMABLE      its events are no longer, or not yet, readable
+     ├─ RunNotResumable         RUN_NOT_RESUMABLE      not in the hands of this server
      ├─ TooManyRuns             TOO_MANY_RUNS
      ├─ StorageUnavailable      STORAGE_UNAVAILABLE    retries are spent
      ├─ ModelUnavailable        MODEL_UNAVAILABLE      the provider refused, failed, dropped or hung
@@ -118,15 +117,6 @@ class RunNotFound(DragomanError):
         super().__init__(f"there is no run {run_id}", run_id=str(run_id))
 
 
-class MediaNotFound(DragomanError):
-    """No such medium, or it belongs to somebody else."""
-
-    reason = "MEDIA_NOT_FOUND"
-
-    def __init__(self, media_id: str) -> None:
-        super().__init__(f"there is no medium {media_id}", media_id=media_id)
-
-
 class SessionBusy(DragomanError):
     """Another run holds the session's turn: two runs never interleave in one history."""
 
@@ -142,13 +132,13 @@ class SessionBusy(DragomanError):
 
 
 class RunNotResumable(DragomanError):
-    """The run is not observable from here: its events have not been kept."""
+    """The run is not in this server's hands: another process runs it, or its events have not been kept."""
 
     reason = "RUN_NOT_RESUMABLE"
 
     def __init__(self, run_id: object) -> None:
         super().__init__(
-            f"the events of run {run_id} cannot be followed; GetRun tells how it stands", run_id=str(run_id)
+            f"run {run_id} is not in the hands of this server; GetRun tells how it stands", run_id=str(run_id)
         )
 
 

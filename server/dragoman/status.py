@@ -29,7 +29,6 @@ CODES: Mapping[type[errors.DragomanError], int] = {
     errors.AgentNotFound: code_pb2.NOT_FOUND,
     errors.SessionNotFound: code_pb2.NOT_FOUND,
     errors.RunNotFound: code_pb2.NOT_FOUND,
-    errors.MediaNotFound: code_pb2.NOT_FOUND,
     errors.SessionBusy: code_pb2.FAILED_PRECONDITION,
     errors.RunNotResumable: code_pb2.FAILED_PRECONDITION,
     errors.TooManyRuns: code_pb2.RESOURCE_EXHAUSTED,

@@ -15,7 +15,6 @@ EXAMPLES: list[DragomanError] = [
     errors.AgentNotFound("a"),
     errors.SessionNotFound("s"),
     errors.RunNotFound("r"),
-    errors.MediaNotFound("m"),
     errors.SessionBusy("s", "r"),
     errors.RunNotResumable("r"),
     errors.TooManyRuns(3),

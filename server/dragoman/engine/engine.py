@@ -8,22 +8,21 @@ ended as abandoned by whoever notices, and its session is free again; it is neve
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
 from dragoman import ids
 from dragoman.engine import states, terminal
-from dragoman.engine.log import RunLog
-from dragoman.engine.ports import Catalog, Outcome, Pricer, RunDraft, Runner, RunOrder, Store
+from dragoman.engine.log import CATCH_UP_BYTES, RunLog
+from dragoman.engine.ports import Catalog, Outcome, Page, Pricer, RunDraft, Runner, RunOrder, Store
 from dragoman.engine.run import LiveRun
 from dragoman.engine.states import Step
 from dragoman.engine.terminal import Cancellation
 from dragoman.engine.writer import EventWriter
-from dragoman.errors import DragomanError, Draining, RunNotResumable, StorageUnavailable, TooManyRuns
+from dragoman.errors import Draining, RunNotResumable, StorageUnavailable, TooManyRuns
 from dragoman.records import EventChunk, Owner, Run, RunEnd, RunStatus, Session, Totals, utcnow
 from dragoman.v1 import event_pb2
 
@@ -33,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 WRITE_INTERVAL = 0.05
 """Seconds over which the events of all runs are gathered into one write."""
+
+MESSAGES_AT_A_TIME = 200
 
 
 class Engine:
@@ -123,9 +124,9 @@ class Engine:
         await self.drain(0)
         for keeper in self._keepers:
             keeper.cancel()
-        for keeper in self._keepers:
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+        for ended in await asyncio.gather(*self._keepers, return_exceptions=True):
+            if isinstance(ended, Exception):
+                logger.error("a task of the engine had failed", exc_info=ended)
         self._keepers = []
 
     async def _claim(self, draft: RunDraft) -> LiveRun:
@@ -190,10 +191,10 @@ class Engine:
         return task
 
     async def _end_elsewhere(self, run: Run, cancellation: Cancellation) -> None:
-        """Ends a run that no task of any process is conducting."""
+        """Ends a run that no task of any process is conducting, with what it has left in the store."""
         sequence = run.last_sequence + 1
         now = utcnow()
-        event = terminal.cancelled(Outcome(), run.totals, cancellation)
+        event = terminal.cancelled(await self._left_by(run), run.totals, cancellation)
         event.sequence = sequence
         event.create_time.FromDatetime(now)
         await self._store.end_run(
@@ -208,18 +209,45 @@ class Engine:
             )
         )
 
+    async def _left_by(self, run: Run) -> Outcome:
+        """The text and the messages that are stored of a run."""
+        outcome = Outcome()
+        position = 0
+        text: list[str] = []
+        while chunks := await self._store.read_events(run.owner, run.id, position, CATCH_UP_BYTES):
+            for chunk in chunks:
+                events = map(event_pb2.RunEvent.FromString, chunk.events)
+                text += [event.content_delta.text for event in events if not event.HasField("member")]
+            position = chunks[-1].last_sequence
+        outcome.content = "".join(text)
+        page: Page[int] = Page(MESSAGES_AT_A_TIME)
+        while found := await self._store.list_messages(run.owner, run.session_id, page, run_id=run.id):
+            outcome.messages += found
+            page = Page(MESSAGES_AT_A_TIME, found[-1].sequence)
+        return outcome
+
     async def _keep_leases(self) -> None:
         while True:
             try:
-                now = utcnow()
-                if self._live:
-                    await self._store.renew_leases(list(self._live), now)
-                for run in await self._store.unfinished_runs(now - timedelta(seconds=self._lease)):
-                    if run.id not in self._live:
-                        logger.warning("ending an abandoned run", extra={"run_id": str(run.id)})
-                        await self._end_elsewhere(run, Cancellation(event_pb2.CANCEL_REASON_ABANDONED))
+                await self._keep_once(utcnow())
             except StorageUnavailable:
                 logger.warning("leases could not be renewed: the store does not answer")
-            except DragomanError as error:
-                logger.warning("an abandoned run could not be ended", extra={"reason": error.reason})
+            except Exception:
+                logger.exception("a defect: leases could not be renewed")
             await asyncio.sleep(self._lease / 3)
+
+    async def _keep_once(self, now: datetime) -> None:
+        """Renews our leases; ends the runs of those who did not renew theirs."""
+        if self._live:
+            await self._store.renew_leases(list(self._live), now)
+        for run in await self._store.unfinished_runs(now - timedelta(seconds=self._lease)):
+            if run.id in self._live:
+                continue
+            logger.warning("ending an abandoned run", extra={"run_id": str(run.id)})
+            try:
+                await self._end_elsewhere(run, Cancellation(event_pb2.CANCEL_REASON_ABANDONED))
+            except StorageUnavailable:
+                raise
+            except Exception:
+                # One that cannot be ended must not keep the others from it.
+                logger.exception("an abandoned run could not be ended", extra={"run_id": str(run.id)})

@@ -1,8 +1,8 @@
 """One run, from its first event to its last, in one task that nobody but the engine cancels.
 
 Inside, a second task iterates the agent: that is the one that ends early when the run is cancelled, when the store has
-not taken its events for too long, or when the server stops. Whatever happened to it, the outer task asks the agent what came of it,
-prices are already on the calls, and writes the messages, the calls, the totals and the last event in one transaction.
+not taken its events for too long, or when the server stops. Whatever happened to it, the outer task then asks the agent
+what came of it, and writes the messages, the priced calls, the totals and the last event in one transaction.
 A caller who leaves only stops watching.
 """
 

@@ -1,11 +1,9 @@
 """Where a run may go from where it stands: a pure table.
 
-                 ┌──────────── RESUME ────────────┐
-                 ▼                                │
-    start ──► RUNNING ── COMPLETE ──► COMPLETED   │
-                 ├────── FAIL ──────► FAILED      │
-                 ├────── CANCEL ────► CANCELLED ◄─┤ CANCEL
-                 └────── PAUSE ─────► PAUSED ─────┘
+    start ──► RUNNING ── COMPLETE ──► COMPLETED
+                 ├────── FAIL ──────► FAILED
+                 ├────── CANCEL ────► CANCELLED ◄─┐
+                 └────── PAUSE ─────► PAUSED ─────┘ CANCEL
 
 COMPLETED, FAILED and CANCELLED are final: whatever comes later changes nothing, so a cancel that loses the race against
 the end of the run is harmless.
@@ -24,7 +22,6 @@ class Step(StrEnum):
     FAIL = "fail"
     CANCEL = "cancel"
     PAUSE = "pause"
-    RESUME = "resume"
 
 
 TRANSITIONS = MappingProxyType(
@@ -33,7 +30,6 @@ TRANSITIONS = MappingProxyType(
         (RunStatus.RUNNING, Step.FAIL): RunStatus.FAILED,
         (RunStatus.RUNNING, Step.CANCEL): RunStatus.CANCELLED,
         (RunStatus.RUNNING, Step.PAUSE): RunStatus.PAUSED,
-        (RunStatus.PAUSED, Step.RESUME): RunStatus.RUNNING,
         (RunStatus.PAUSED, Step.CANCEL): RunStatus.CANCELLED,
     }
 )

@@ -118,17 +118,33 @@ class EventWriter:
             if not taken:
                 return True
             try:
-                await self._store.append_events([backlog.chunk(run_id) for run_id, backlog in taken.items()])
-            except StorageUnavailable:
-                self._put_back(taken, failed=True)
-                return False
+                refused = await self._store_all(taken)
             except BaseException:
                 self._put_back(taken, failed=False)
                 raise
-            self._count()
-            for backlog in taken.values():
-                backlog.on_stored(backlog.first + len(backlog.events) - 1)
-            return True
+            self._put_back(refused, failed=True)
+            return not refused
+
+    async def _store_all(self, taken: dict[UUID, _Backlog]) -> dict[UUID, _Backlog]:
+        """Appends what was taken. Returns what the store did not take."""
+        try:
+            await self._store.append_events([backlog.chunk(run_id) for run_id, backlog in taken.items()])
+        except StorageUnavailable:
+            return taken
+        except Exception:
+            if len(taken) == 1:
+                logger.exception(
+                    "a defect: the events of a run cannot be stored", extra={"run_ids": [*map(str, taken)]}
+                )
+                return taken
+            # One run's events must not hold up those of the others.
+            refused: dict[UUID, _Backlog] = {}
+            for run_id, backlog in taken.items():
+                refused |= await self._store_all({run_id: backlog})
+            return refused
+        for backlog in taken.values():
+            backlog.on_stored(backlog.first + len(backlog.events) - 1)
+        return {}
 
     def _put_back(self, taken: dict[UUID, _Backlog], *, failed: bool) -> None:
         """What could not be stored goes in front of what has come since; runs that wait too long are told."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -66,6 +67,7 @@ class MemoryStore:
         self.leases: dict[UUID, datetime] = {}
         self.down = False
         self.writes = 0
+        self.poisoned: set[UUID] = set()
         self.block: asyncio.Event | None = None
 
     def _check(self) -> None:
@@ -92,6 +94,8 @@ class MemoryStore:
     async def append_events(self, chunks: Sequence[EventChunk]) -> None:
         self._check()
         self.writes += 1
+        if any(chunk.run_id in self.poisoned for chunk in chunks):
+            raise ValueError("a defect")
         for chunk in chunks:
             self.events[chunk.run_id].append(chunk)
 
@@ -167,7 +171,9 @@ class MemoryStore:
         newest_first: bool = False,
         members: bool = False,
     ) -> list[Message]:
-        raise NotImplementedError
+        stored = [message for end in self.ends for message in end.messages if end.run_id == run_id]
+        numbered = [replace(message, sequence=number) for number, message in enumerate(stored, 1)]
+        return [message for message in numbered if message.sequence > (page.after or 0)][: page.size]
 
     async def load_history(self, owner: Owner, session_id: UUID, runs: int | None) -> list[Message]:
         raise NotImplementedError
@@ -283,6 +289,20 @@ class FreePricer:
 
 def draft(session: Session | None = None, media: tuple[InputMedia, ...] = ()) -> RunDraft:
     return RunDraft(owner=OWNER, agent_name="echo", session=session, message="hello", media=media)
+
+
+def message(run_id: UUID) -> Message:
+    return Message(
+        id=ids.new_id(),
+        run_id=run_id,
+        parent_run_id=None,
+        agent_name="echo",
+        role="assistant",
+        provider="p",
+        model="m-1",
+        parts=b"{}",
+        create_time=datetime.now(UTC),
+    )
 
 
 def call(run_id: UUID | None = None, **tokens: int) -> ModelCall:

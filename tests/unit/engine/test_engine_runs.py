@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from dragoman import ids
 from dragoman.engine import Engine, LiveRun
 from dragoman.engine.ports import Catalog, Outcome, Pricer, Runner, Store
 from dragoman.errors import (
@@ -32,6 +33,7 @@ from .engine_fakes import (
     ScriptedRunner,
     call,
     draft,
+    message,
     text,
     thought,
     tool,
@@ -224,8 +226,9 @@ async def test_a_paused_run_says_what_it_waits_for_frees_the_session_and_can_be_
     def pause(outcome: Outcome) -> None:
         outcome.status = "paused"
         outcome.requirements = [event_pb2.Requirement(id="r1", confirmation=event_pb2.ConfirmationNeed())]
+        outcome.messages = [said]
 
-    store = MemoryStore()
+    store, said = MemoryStore(), message(ids.new_id())
     async with engine_of(ScriptedRunner(text("a"), finish=pause), store) as engine:
         live = await engine.start(draft())
         events = await watch(live)
@@ -239,6 +242,9 @@ async def test_a_paused_run_says_what_it_waits_for_frees_the_session_and_can_be_
         ).status is RunStatus.CANCELLED
     assert [end.status for end in store.ends] == [RunStatus.PAUSED, RunStatus.CANCELLED]
     log = store.log(live.run_id)
+    cancelled = log[-1].run_cancelled
+    assert (cancelled.content, cancelled.note) == ("a", "never mind")
+    assert list(cancelled.message_ids) == [str(said.id)]
     assert [event.sequence for event in log] == list(range(1, len(log) + 1))
 
 
@@ -415,6 +421,44 @@ async def test_abandoned_runs_are_ended_and_their_sessions_freed() -> None:
     last = event_pb2.RunEvent.FromString(store.runs[dead.id].last_event)
     assert (last.sequence, last.run_cancelled.reason) == (5, event_pb2.CANCEL_REASON_ABANDONED)
     assert store.active == {}
+
+
+async def test_one_run_that_cannot_be_stored_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dragoman.engine.engine.WRITE_INTERVAL", 0.0)
+    store = MemoryStore()
+    first, second = asyncio.Event(), asyncio.Event()
+    async with engine_of(ScriptedRunner(first.wait, tool("1"), second.wait, text("b")), store) as engine:
+        bad, good = await engine.start(draft()), await engine.start(draft())
+        store.poisoned.add(bad.run_id)
+        first.set()
+        while len(store.log(good.run_id)) < 2:
+            await asyncio.sleep(0.001)
+        assert len(store.log(bad.run_id)) < 2
+        second.set()
+        for live in (bad, good):
+            assert_whole(await watch(live))
+            assert (await live.wait()).status is RunStatus.COMPLETED
+
+
+async def test_a_defect_while_leases_are_kept_does_not_end_the_keeping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    calls = 0
+
+    async def defective(run_ids: object, now: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(store, "renew_leases", defective)
+    forever = asyncio.Event()
+    async with engine_of(ScriptedRunner(forever.wait), store, lease=0.03) as engine:
+        await engine.start(draft())
+        while calls < 3:
+            await asyncio.sleep(0.005)
 
 
 async def test_memory_returns_after_many_runs() -> None:

@@ -70,17 +70,17 @@ class _CancelReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelRe
     CANCEL_REASON_UNSPECIFIED: _CancelReason.ValueType  # 0
     """Not known to this version."""
     CANCEL_REASON_CALLER: _CancelReason.ValueType  # 1
-    """CancelRun, or the caller left and had asked for that to end it."""
+    """CancelRun."""
     CANCEL_REASON_DEADLINE: _CancelReason.ValueType  # 2
-    """The caller's deadline passed."""
+    """The caller's deadline passed. Not sent by this version."""
     CANCEL_REASON_MAX_COST: _CancelReason.ValueType  # 3
-    """The run reached its limit of cost."""
+    """The run reached its limit of cost. Not sent by this version."""
     CANCEL_REASON_MAX_TOKENS: _CancelReason.ValueType  # 4
-    """The run reached its limit of tokens."""
+    """The run reached its limit of tokens. Not sent by this version."""
     CANCEL_REASON_MAX_DURATION: _CancelReason.ValueType  # 5
-    """The run reached its limit of time."""
+    """The run reached its limit of time. Not sent by this version."""
     CANCEL_REASON_INTERRUPTED: _CancelReason.ValueType  # 6
-    """A newer run in the session took its turn."""
+    """A newer run in the session took its turn. Not sent by this version."""
     CANCEL_REASON_DRAINED: _CancelReason.ValueType  # 7
     """The server stopped."""
     CANCEL_REASON_ABANDONED: _CancelReason.ValueType  # 8
@@ -92,17 +92,17 @@ class CancelReason(_CancelReason, metaclass=_CancelReasonEnumTypeWrapper):
 CANCEL_REASON_UNSPECIFIED: CancelReason.ValueType  # 0
 """Not known to this version."""
 CANCEL_REASON_CALLER: CancelReason.ValueType  # 1
-"""CancelRun, or the caller left and had asked for that to end it."""
+"""CancelRun."""
 CANCEL_REASON_DEADLINE: CancelReason.ValueType  # 2
-"""The caller's deadline passed."""
+"""The caller's deadline passed. Not sent by this version."""
 CANCEL_REASON_MAX_COST: CancelReason.ValueType  # 3
-"""The run reached its limit of cost."""
+"""The run reached its limit of cost. Not sent by this version."""
 CANCEL_REASON_MAX_TOKENS: CancelReason.ValueType  # 4
-"""The run reached its limit of tokens."""
+"""The run reached its limit of tokens. Not sent by this version."""
 CANCEL_REASON_MAX_DURATION: CancelReason.ValueType  # 5
-"""The run reached its limit of time."""
+"""The run reached its limit of time. Not sent by this version."""
 CANCEL_REASON_INTERRUPTED: CancelReason.ValueType  # 6
-"""A newer run in the session took its turn."""
+"""A newer run in the session took its turn. Not sent by this version."""
 CANCEL_REASON_DRAINED: CancelReason.ValueType  # 7
 """The server stopped."""
 CANCEL_REASON_ABANDONED: CancelReason.ValueType  # 8
@@ -235,7 +235,7 @@ class RunEvent(_message.Message):
 
     @_builtins.property
     def run_continued(self) -> Global___RunContinued:
-        """A paused run goes on."""
+        """A paused run goes on. Not sent by this version."""
 
     @_builtins.property
     def run_paused(self) -> Global___RunPaused:

@@ -92,7 +92,9 @@ Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
 
 @_typing.final
 class RunRequest(_message.Message):
-    """Request of Run and Execute."""
+    """Request of Run and Execute. One that is larger than the server receives (32 MiB unless set otherwise) is answered
+    RESOURCE_EXHAUSTED by gRPC itself, without details.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -112,7 +112,8 @@ class RunServiceServicer:
 
     def CancelRun(self, request, context):
         """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-        when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND.
+        when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
+        process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

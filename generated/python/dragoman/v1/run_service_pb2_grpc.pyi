@@ -59,7 +59,8 @@ class RunServiceStub:
     """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
     """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-    when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND.
+    when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
+    process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -92,7 +93,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-    when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND.
+    when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
+    process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -152,7 +154,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
         """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-        when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND.
+        when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
+        process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
