@@ -9,6 +9,8 @@ from dragoman.cli._report import FAILED
 from dragoman.cli._settings import load_settings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dragoman.catalog import Catalog
 
 app = typer.Typer(no_args_is_help=True, help="Show and check the agents that a server would serve.")
@@ -27,25 +29,12 @@ def list_(specs: Specs = None) -> None:
     dragoman agents list
     dragoman agents list shop.agents:agents
     """
-    catalog = _load(specs)
-    shown = table("", "agent", "kind", "model", "tools", "media", "description", "from")
-    for entry in catalog.entries:
-        agent = entry.proto
-        shown.add_row(
-            agent.name,
-            kind_name(agent.kind),
-            f"{agent.provider} {agent.model}".strip(),
-            ", ".join(tool.name for tool in agent.tools) or "-",
-            ", ".join(media_name(each) for each in agent.accepted_media) or "-",
-            shorten(agent.description),
-            str(entry.location or entry.origin),
-        )
-    stdout().print(shown)
+    stdout().print(agents_table(_load(specs)))
 
 
 @app.command()
 def check(specs: Specs = None) -> None:
-    """Checks that every agent can be imported and built; tells all that is wrong, with file and line.
+    """Checks that every agent can be imported and built; shows them, or all that is wrong, with file and line.
 
     \b
     dragoman agents check
@@ -56,7 +45,9 @@ def check(specs: Specs = None) -> None:
     if not names:
         stderr().print("there are no agents: name some as MODULE:ATTRIBUTE or in DRAGOMAN_AGENTS")
         raise typer.Exit(FAILED)
-    stdout().print(f"{len(names)} fit to be served: {', '.join(names)}", style="green")
+    console = stdout()
+    console.print(agents_table(catalog))
+    console.print(f"{len(names)} fit to be served: {', '.join(names)}", style="green")
 
 
 def _load(specs: list[str] | None) -> "Catalog":
@@ -74,6 +65,23 @@ def _load(specs: list[str] | None) -> "Catalog":
         for problem in error.problems:
             console.print(f"error: {clean(str(problem))}", style="red")
         raise typer.Exit(FAILED) from error
+
+
+def agents_table(catalog: "Catalog") -> "Table":
+    """A row for each agent: what it is, what it can do, and where it was written."""
+    shown = table("", "agent", "kind", "model", "tools", "media", "description", "from")
+    for entry in catalog.entries:
+        agent = entry.proto
+        shown.add_row(
+            agent.name,
+            kind_name(agent.kind),
+            f"{agent.provider} {agent.model}".strip(),
+            ", ".join(tool.name for tool in agent.tools) or "-",
+            ", ".join(media_name(each) for each in agent.accepted_media) or "-",
+            shorten(agent.description),
+            str(entry.location or entry.origin),
+        )
+    return shown
 
 
 def kind_name(kind: int) -> str:

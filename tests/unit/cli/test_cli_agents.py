@@ -27,7 +27,7 @@ def test_list_and_check(here: Path, dragoman: Any) -> None:
     for text in ("desk", "agent", "offline-1", "Answers at the desk."):
         assert text in listed.stdout
     checked = dragoman("agents", "check", "good.py:desk")
-    assert (checked.exit_code, checked.stdout) == (0, "1 fit to be served: desk\n")
+    assert (checked.exit_code, checked.stdout) == (0, listed.stdout + "1 fit to be served: desk\n")
 
 
 def test_agents_come_from_the_settings(here: Path, dragoman: Any, monkeypatch: pytest.MonkeyPatch) -> None:
