@@ -42,11 +42,11 @@ def root(
     """Serves Agno agents over gRPC, with every message and every cent kept.
 
     \b
-    dragoman demo                               see everything once, offline
     dragoman agents check                       are my agents fit to be served?
     dragoman serve --agents shop.agents:agents  serve them
     dragoman chat shop                          talk to one, from another terminal
     dragoman usage --by day,agent               what has it cost?
+    dragoman demo                               see it all (in the repository)
 
     Exit codes: 0 done, 1 failed, 2 used wrongly.
     """

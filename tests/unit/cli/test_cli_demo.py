@@ -35,6 +35,8 @@ def test_it_needs_the_examples(dragoman: Any, tmp_path: Path, monkeypatch: pytes
     result = dragoman("demo")
     assert result.exit_code == 2
     assert "examples/agents.py" in result.stderr
+    (offered,) = [line for line in dragoman("--help").stdout.splitlines() if "dragoman demo" in line]
+    assert "in the repository" in offered
 
 
 async def test_a_check_that_fails_and_a_section_that_breaks(capsys: pytest.CaptureFixture[str]) -> None:
