@@ -59,13 +59,15 @@ def _load(origin: str, look: Callable[[], list[Found | Rejected]]) -> Iterator[E
     except Rejected as rejected:
         yield Problem(origin, rejected.message, rejected.location)
         return
-    for item in items:
+    for index, item in enumerate(items):
+        # All of a list may have one line: what tells them apart is their place in it.
+        place = f"{origin}[{index}]" if len(items) > 1 else origin
         try:
             if isinstance(item, Rejected):
                 raise item
-            yield check(item.agent, origin, item.location)
+            yield check(item.agent, place, item.location)
         except Rejected as rejected:
-            yield Problem(origin, rejected.message, rejected.location)
+            yield Problem(place, rejected.message, rejected.location)
 
 
 def _duplicate(entry: Entry, other: Entry) -> Problem:

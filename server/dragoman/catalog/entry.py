@@ -26,7 +26,7 @@ class Entry:
 
     agent: BaseAgent[Any, Any]
     origin: str
-    """The spec, or the entry point, that asked for it."""
+    """The spec, or the entry point, that asked for it, and its place where that names several."""
     location: Location | None
     """Where its author wrote it."""
     proto: agent_service_pb2.Agent

@@ -36,7 +36,7 @@ class Problem:
     """One thing that is wrong."""
 
     origin: str
-    """Where the agent was asked for: the spec, or the entry point."""
+    """Where the agent was asked for: the spec, or the entry point, and its place where that names several."""
     message: str
     location: Location | None = None
     """Where in the author's code; None when it is not in any."""

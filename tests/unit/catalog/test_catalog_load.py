@@ -49,7 +49,9 @@ def test_what_may_be_served(
     catalog = load([spec.format(attribute, path=path)], entry_points=False)
     assert [(entry.name, entry.location and entry.location.line) for entry in catalog.entries] == served
     assert {entry.location and entry.location.file for entry in catalog.entries} == {str(path)}
-    assert {entry.origin for entry in catalog.entries} == {spec.format(attribute, path=path)}
+    asked = spec.format(attribute, path=path)
+    places = {asked} if len(served) == 1 else {f"{asked}[{index}]" for index in range(len(served))}
+    assert {entry.origin for entry in catalog.entries} == places
 
 
 MISTAKES = [
@@ -225,7 +227,9 @@ def test_all_problems_are_told_at_once(write: Writer) -> None:
         "the Agent has no name",
         f"there is no module nowhere; it is neither installed nor in {path.parent}",
     ]
-    assert str(caught.value).splitlines()[0].startswith(f"things:agents: {path}:6: agents[0] is of type int")
+    assert (
+        str(caught.value).splitlines()[0].startswith(f"things:agents[0]: {path}:6: agents[0] is of type int")
+    )
 
 
 def test_a_name_twice_is_an_error_that_names_both(write: Writer) -> None:
@@ -236,6 +240,18 @@ def test_a_name_twice_is_an_error_that_names_both(write: Writer) -> None:
         load(["things:one", "things:two"], entry_points=False)
     assert str(caught.value) == (
         f"things:two: {path}:7: there are two agents called same: the other one is from things:one at {path}:6"
+    )
+
+
+def test_a_name_twice_in_a_list_tells_both_places(write: Writer) -> None:
+    path = write(
+        "things.py", 'both = [Agent(name="other", model=MODEL)] + [Agent(name="same", model=MODEL)] * 2\n'
+    )
+    with pytest.raises(CatalogError) as caught:
+        load(["things:both"], entry_points=False)
+    assert str(caught.value) == (
+        f"things:both[2]: {path}:6: there are two agents called same: "
+        f"the other one is from things:both[1] at {path}:6"
     )
 
 
