@@ -1,10 +1,14 @@
 """The server's settings: the only reader of the environment.
 
 A setting comes from, in falling order: a command-line flag, the environment (`DRAGOMAN_<NAME>`), the TOML file that
-`DRAGOMAN_CONFIG` names (else `dragoman.toml` in the working directory, when there is one), the default here.
+`DRAGOMAN_CONFIG` names (else `dragoman.toml` in the working directory, when there is one), the default here. What is
+misspelt is refused, wherever it stands: a setting that silently kept its default would be found out much later.
 """
 
+import difflib
 import os
+import tomllib
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,14 +22,28 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+PREFIX = "DRAGOMAN_"
 CONFIG_VARIABLE = "DRAGOMAN_CONFIG"
+SERVER_VARIABLE = "DRAGOMAN_SERVER"
+"""Read by the commands that are clients of a server; no setting of a server."""
 DEFAULT_CONFIG = Path("dragoman.toml")
 
 
-class Settings(BaseSettings):
-    """All settings of a server process. Frozen: what a process starts with, it ends with."""
+class ConfigError(Exception):
+    """The TOML file cannot be read, or there is no setting of a variable's name. `problems` has a line for each."""
 
-    model_config = SettingsConfigDict(env_prefix="DRAGOMAN_", frozen=True, extra="forbid")
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Settings(BaseSettings):
+    """All settings of a server process. Frozen: what a process starts with, it ends with.
+
+    To make them raises ConfigError, and ValidationError for values that are wrong.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     # What is served
     agents: Annotated[tuple[str, ...], NoDecode] = ()
@@ -122,8 +140,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, TOML file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file())
+        """Flags, environment, TOML file. Raises ConfigError."""
+        _refuse_unknown_variables(settings_cls)
+        return init_settings, env_settings, _toml_source(settings_cls)
 
 
 def _is_loopback(host: str) -> bool:
@@ -133,13 +152,38 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _refuse_unknown_variables(settings_cls: type[BaseSettings]) -> None:
+    known = {name.upper() for name in settings_cls.model_fields}
+    known |= {name.removeprefix(PREFIX) for name in (CONFIG_VARIABLE, SERVER_VARIABLE)}
+    problems = []
+    for variable in sorted(os.environ):
+        # As when they are read, capitals make no difference.
+        name = variable.upper().removeprefix(PREFIX)
+        if variable.upper().startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, sorted(known))
+            hint = f"; did you mean {' or '.join(f'{PREFIX}{each}' for each in close)}?" if close else ""
+            problems.append(f"{variable}: there is no such setting{hint}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _toml_source(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
+    path = _config_file()
+    try:
+        return TomlConfigSettingsSource(settings_cls, path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: {error}"]) from error
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from error
+
+
 def _config_file() -> Path | None:
     """The TOML file to read. A file that was named must exist; the default one need not."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named)
         if not path.is_file():
-            raise FileNotFoundError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
+            raise ConfigError([f"{CONFIG_VARIABLE} names {path}, which is not a file"])
         return path
     return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
 

@@ -1,7 +1,6 @@
 """Settings from flags: what a flag leaves open, the environment and the TOML file fill in."""
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -30,16 +29,20 @@ def load_settings(flags: Mapping[str, object]) -> "Settings":
     """The settings with these flags on top; a flag that is None was not given. Raises Failure, one line per mistake."""
     from pydantic import ValidationError
 
-    from dragoman.config import Settings
+    from dragoman.config import ConfigError, Settings
 
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)  # type: ignore[arg-type]  # checking them is what it does
     except ValidationError as error:
-        lines = [f"  {_name(each['loc'])}: {each['msg']}" for each in error.errors(include_input=False)]
-        raise Failure("\n".join(["the settings are not valid:", *lines]), code=USAGE) from error
-    except (FileNotFoundError, tomllib.TOMLDecodeError) as error:
-        raise Failure(f"the settings cannot be read: {error}", code=USAGE) from error
+        lines = [f"{_name(each['loc'])}: {each['msg']}" for each in error.errors(include_input=False)]
+        raise _not_valid(lines) from error
+    except ConfigError as error:
+        raise _not_valid(error.problems) from error
+
+
+def _not_valid(lines: Iterable[str]) -> Failure:
+    return Failure("\n  ".join(["the settings are not valid:", *lines]), code=USAGE)
 
 
 def _name(location: tuple[int | str, ...]) -> str:

@@ -1,0 +1,81 @@
+"""Settings come from flags, the environment and a file, in that order; what is misspelt or broken is told by name."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dragoman.config import ConfigError, Settings
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and nothing of ours in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.upper().startswith("DRAGOMAN_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "dragoman.toml").write_text('agents = ["a:b"]\nport = 1\nmax_runs = 1\n')
+    monkeypatch.setenv("DRAGOMAN_PORT", "2")
+    monkeypatch.setenv("dragoman_max_runs", "2")
+    settings = Settings(port=3)
+    assert (settings.agents, settings.port, settings.max_runs) == (("a:b",), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "problems"),
+    [
+        (["DRAGOMAN_PROT"], ["DRAGOMAN_PROT: there is no such setting; did you mean DRAGOMAN_PORT?"]),
+        (["dragoman_prot"], ["dragoman_prot: there is no such setting; did you mean DRAGOMAN_PORT?"]),
+        (["DRAGOMAN_COLOUR"], ["DRAGOMAN_COLOUR: there is no such setting"]),
+        (
+            ["DRAGOMAN_MAX_RUN", "DRAGOMAN_"],
+            [
+                "DRAGOMAN_: there is no such setting",
+                "DRAGOMAN_MAX_RUN: there is no such setting; did you mean DRAGOMAN_MAX_RUNS?",
+            ],
+        ),
+    ],
+)
+def test_a_variable_of_no_setting_is_refused(
+    names: list[str], problems: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in names:
+        monkeypatch.setenv(name, "secret")
+    with pytest.raises(ConfigError) as caught:
+        Settings()
+    assert list(caught.value.problems) == problems
+
+
+def test_variables_that_are_read_elsewhere_are_known(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "other.toml").write_text("port = 7\n")
+    monkeypatch.setenv("DRAGOMAN_SERVER", "127.0.0.1:1")
+    monkeypatch.setenv("DRAGOMAN_CONFIG", "other.toml")
+    monkeypatch.setenv("DRAGOMANCY", "none of ours")
+    assert Settings().port == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"port = \n", "dragoman.toml: Invalid value (at line 1, column 8)"),
+        (b"port = 1\nport = 2\n", "dragoman.toml: Cannot overwrite a value (at line 2, column 9)"),
+        (b'host = "\xff"\n', "dragoman.toml: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_broken_file_is_named(here: Path, content: bytes, problem: str) -> None:
+    (here / "dragoman.toml").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        Settings()
+    assert str(caught.value).startswith(problem)
+
+
+def test_a_named_file_must_be_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_CONFIG", str(here))
+    with pytest.raises(ConfigError, match="which is not a file"):
+        Settings()
