@@ -4,7 +4,9 @@ A run is claimed in the store before anything else happens: its row and its sess
 on a task of the engine owns it, and the call that asked for it is only an observer.
 
 Every process says of its runs, from time to time, that it lives (a lease). A run whose process is silent for longer is
-ended as abandoned by whoever notices, and its session is free again; it is never executed a second time.
+ended as abandoned by whoever notices, and its session is free again; it is never executed a second time. A process that
+was silent for that long, and lives after all, looks whether its runs are still its own: who watches one that is not is
+told so, and is never shown a second end.
 """
 
 import asyncio
@@ -63,6 +65,9 @@ class Engine:
         self._starting = 0
         self._draining = False
         self._keepers: list[asyncio.Task[None]] = []
+        # Since when the store has known that this process lives, and runs that may have been ended by another one.
+        self._renewed = 0.0
+        self._doubted: set[UUID] = set()
 
     @property
     def active_runs(self) -> int:
@@ -71,6 +76,7 @@ class Engine:
 
     async def open(self) -> None:
         """Starts the writer and the keeper of leases; ends what was abandoned before."""
+        self._renewed = asyncio.get_running_loop().time()
         self._keepers = [
             asyncio.create_task(self._writer.run(), name="event-writer"),
             asyncio.create_task(self._keep_leases(), name="lease-keeper"),
@@ -110,13 +116,17 @@ class Engine:
     async def drain(self, grace: float) -> None:
         """Starts nothing new; lets what runs finish for `grace` seconds; ends the rest as drained."""
         self._draining = True
-        waiting = set(self._tasks)
-        if waiting:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        if self._tasks:
             logger.info("waiting for runs to finish", extra={"runs": len(self._live), "grace": grace})
-            await asyncio.wait(waiting, timeout=grace)
-        for live in list(self._live.values()):
-            live.cancel(Cancellation(event_pb2.CANCEL_REASON_DRAINED))
+        # One that is being claimed joins the others only when the store has answered.
+        while self._tasks and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left)
         while self._tasks:
+            for live in self._live.values():
+                live.cancel(Cancellation(event_pb2.CANCEL_REASON_DRAINED))
+                live.release()
             await asyncio.wait(set(self._tasks))
 
     async def close(self) -> None:
@@ -167,7 +177,7 @@ class Engine:
             metadata=draft.metadata,
         )
         log = RunLog(run.id, draft.owner, self._store, self._writer, self._flush_interval)
-        live = LiveRun(run, order, log, self._runner, self._store, self._pricer.currency)
+        live = LiveRun(run, order, log, self._runner, self._write_end, self._pricer.currency)
         self._live[run.id] = live
         self._own(self._conduct(live), f"run-{run.id}")
         return live
@@ -177,6 +187,15 @@ class Engine:
             await live.conduct()
         finally:
             self._live.pop(live.run_id, None)
+            self._doubted.discard(live.run_id)
+
+    async def _write_end(self, end: RunEnd) -> None:
+        """Writes the end of one of our runs. Raises RunNotResumable when it was ended by another process."""
+        await self._store.end_run(end)
+        if end.run_id in self._doubted or self._lapsed():
+            stored = await self._store.get_run(end.owner, end.run_id)
+            if stored.last_event != end.chunk.events[-1]:
+                raise RunNotResumable(end.run_id)
 
     def _claimed(self, claim: "asyncio.Task[LiveRun]") -> None:
         self._starting -= 1
@@ -240,6 +259,10 @@ class Engine:
         """Renews our leases; ends the runs of those who did not renew theirs."""
         if self._live:
             await self._store.renew_leases(list(self._live), now)
+        if self._lapsed():
+            self._doubted.update(self._live)
+        self._renewed = asyncio.get_running_loop().time()
+        await self._stop_lost()
         for run in await self._store.unfinished_runs(now - timedelta(seconds=self._lease)):
             if run.id in self._live:
                 continue
@@ -251,3 +274,13 @@ class Engine:
             except Exception:
                 # One that cannot be ended must not keep the others from it.
                 logger.exception("an abandoned run could not be ended", extra={"run_id": str(run.id)})
+
+    def _lapsed(self) -> bool:
+        """Whether others may take this process for dead."""
+        return asyncio.get_running_loop().time() - self._renewed > self._lease
+
+    async def _stop_lost(self) -> None:
+        """Stops those runs that were ended by another process: what they still do is kept by nobody."""
+        for live in [self._live[run_id] for run_id in self._doubted if run_id in self._live]:
+            if (await self._store.get_run(live.run.owner, live.run_id)).status.final:
+                live.cancel(Cancellation(event_pb2.CANCEL_REASON_ABANDONED))

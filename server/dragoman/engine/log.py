@@ -8,13 +8,14 @@ Observers are never pushed to: each keeps its own position and takes what is new
 events in memory; one that has fallen behind them reads the store in big steps until it has caught up. A slow observer
 therefore costs the run nothing, and the others nothing either.
 
-The last event is different: it is stored first and shown only then (`finish`), so that nobody sees an end that a crash
-could take back.
+The last event is different: it is stored first and shown only then (`seal`, `ending`, `close`), so that nobody sees an end
+that a crash could take back. From `seal` on nothing else comes in: an agent that was left behind may go on talking, and
+nobody hears it.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from dragoman.engine.ports import Store
@@ -58,6 +59,8 @@ class RunLog:
         self._first = 1
         self._last = 0
         self._stored = 0
+        # What the last event takes along into the store.
+        self._unstored: tuple[bytes, ...] = ()
         # A delta that waits for more text.
         self._pending: event_pb2.RunEvent | None = None
         self._pending_text: list[str] = []
@@ -67,6 +70,7 @@ class RunLog:
         self._timer: asyncio.TimerHandle | None = None
         # What observers wait for.
         self._news = asyncio.Event()
+        self._sealed = False
         self._closed = False
         self._failure: DragomanError | None = None
         self.stuck = asyncio.Event()
@@ -78,7 +82,9 @@ class RunLog:
         return self._last
 
     def append(self, event: event_pb2.RunEvent) -> None:
-        """Takes an event without sequence and time. Must not be called after `finish`."""
+        """Takes an event without sequence and time; leaves it out when the log is sealed."""
+        if self._sealed:
+            return
         kind = event.WhichOneof("event")
         if kind == "content_delta":
             self._append_delta(event, kind, event.content_delta.text)
@@ -132,12 +138,12 @@ class RunLog:
 
     def _emit(self, event: event_pb2.RunEvent) -> None:
         data = self._number(event)
+        self._last = event.sequence
         self._writer.add(self._run_id, event.sequence, data, self._on_stored, self._on_stuck)
         self._show(event, len(data))
 
     def _number(self, event: event_pb2.RunEvent) -> bytes:
-        self._last += 1
-        event.sequence = self._last
+        event.sequence = self._last + 1
         event.create_time.seconds, event.create_time.nanos = divmod(time.time_ns(), 1_000_000_000)
         return event.SerializeToString()
 
@@ -170,22 +176,25 @@ class RunLog:
     def _on_stuck(self) -> None:
         self.stuck.set()
 
-    async def finish(
-        self, event: event_pb2.RunEvent, store: Callable[[EventChunk], Awaitable[None]]
-    ) -> bytes:
-        """Stores the last event, with all that is not stored yet, through `store`; then shows it and closes the log.
-
-        Returns the event's bytes. What `store` raises goes on to the caller, who then calls `fail`.
-        """
+    async def seal(self) -> None:
+        """Takes in nothing more, and collects what is not stored yet for the last write."""
         self._flush_pending()
-        earlier = await self._writer.take(self._run_id)
+        self._sealed = True
+        self._unstored = tuple(await self._writer.take(self._run_id))
+
+    def ending(self, event: event_pb2.RunEvent) -> EventChunk:
+        """Numbers the last event of a sealed log. The chunk has all that is to be stored, the event last."""
         data = self._number(event)
-        first = event.sequence - len(earlier)
-        await store(EventChunk(self._run_id, first, event.sequence, (*earlier, data)))
-        self._stored = event.sequence
-        self._closed = True
-        self._show(event, len(data))
-        return data
+        first = event.sequence - len(self._unstored)
+        return EventChunk(self._run_id, first, event.sequence, (*self._unstored, data))
+
+    def close(self, event: event_pb2.RunEvent) -> None:
+        """Shows the last event, which is stored, and ends all streams. A log that has failed shows nothing more."""
+        self._last = self._stored = event.sequence
+        self._unstored = ()
+        if not self._closed:
+            self._closed = True
+            self._show(event, event.ByteSize())
 
     def fail(self, error: DragomanError) -> None:
         """Closes the log without a last event: observers get `error`."""

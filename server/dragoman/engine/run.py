@@ -4,12 +4,16 @@ Inside, a second task iterates the agent: that is the one that ends early when t
 not taken its events for too long, or when the server stops. Whatever happened to it, the outer task then asks the agent
 what came of it, and writes the messages, the priced calls, the totals and the last event in one transaction.
 A caller who leaves only stops watching.
+
+Nothing but that last transaction frees the session and keeps the bill, so it is offered to the store for as long as the
+process lives; observers are told after a while that they need not wait for it. Where the store takes everything but this
+run's end (a defect), the run ends as failed, with its bill and without its messages.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from uuid import UUID
@@ -17,10 +21,10 @@ from uuid import UUID
 from dragoman import ids
 from dragoman.engine import states, terminal
 from dragoman.engine.log import RunLog
-from dragoman.engine.ports import AgentRun, Outcome, Runner, RunOrder, Store
+from dragoman.engine.ports import AgentRun, Outcome, Runner, RunOrder
 from dragoman.engine.terminal import Cancellation
 from dragoman.errors import DragomanError, Internal, StorageUnavailable
-from dragoman.records import EventChunk, Run, RunEnd, totals, utcnow
+from dragoman.records import Run, RunEnd, totals, utcnow
 from dragoman.v1 import event_pb2
 
 logger = logging.getLogger(__name__)
@@ -29,23 +33,34 @@ STOP_GRACE = 5.0
 """Seconds that an agent has to let go after its task was cancelled."""
 
 END_ATTEMPTS = 5
-"""How often the end of a run is offered to a store that does not answer (each time with the store's own retries)."""
+"""How often the end of a run is offered to a store that does not answer (each time with the store's own retries) before
+observers are told."""
+
+END_PAUSE = 5.0
+"""Seconds between two offers, at the most."""
 
 
 class LiveRun:
     """A run under way in this process, or just ended."""
 
     def __init__(
-        self, run: Run, order: RunOrder, log: RunLog, runner: Runner, store: Store, currency: str
+        self,
+        run: Run,
+        order: RunOrder,
+        log: RunLog,
+        runner: Runner,
+        write_end: Callable[[RunEnd], Awaitable[None]],
+        currency: str,
     ) -> None:
         self._run = run
         self._order = order
         self._log = log
         self._runner = runner
-        self._store = store
+        self._write_end = write_end
         self._currency = currency
         self._cancellation: Cancellation | None = None
         self._interrupted = asyncio.Event()
+        self._released = asyncio.Event()
         self._ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         # Nobody has to wait for the end: an error there is logged, and observers get it from the log.
         self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -68,7 +83,8 @@ class LiveRun:
     def events(self, after_sequence: int = 0) -> AsyncIterator[event_pb2.RunEvent]:
         """The events after the sequence: those there are, then those to come, to the last. Any number of observers.
 
-        Raises StorageUnavailable when the end of the run could not be stored.
+        Raises StorageUnavailable when the end of the run could not be stored (yet), RunNotResumable when another process
+        has ended it.
         """
         return self._log.observe(after_sequence)
 
@@ -82,6 +98,10 @@ class LiveRun:
             self._cancellation = cancellation
             self._interrupted.set()
 
+    def release(self) -> None:
+        """Says that the process is about to end: a store that does not answer is not waited for beyond `END_ATTEMPTS`."""
+        self._released.set()
+
     async def conduct(self) -> None:
         """The whole run. Returns when it is stored, or cannot be; never raises but for cancellation."""
         self._log.append(terminal.run_started(self._order, self._run.model, self._run.provider))
@@ -90,15 +110,16 @@ class LiveRun:
         try:
             agent_run = self._runner.begin(self._order)
             defect = await self._iterate(agent_run)
-        except Exception:  # noqa: BLE001 - a run must always end with its one last event
-            defect = _incident(self.run_id)
-        outcome = agent_run.outcome() if agent_run is not None else Outcome()
+        except Exception as error:  # noqa: BLE001 - a run must always end with its one last event
+            defect = _incident(self.run_id, error)
+        outcome = Outcome()
         try:
-            await self._end(outcome, defect)
-        except DragomanError as error:
-            self._give_up(error)
-        except Exception:  # noqa: BLE001 - observers must not wait for ever
-            self._give_up(_incident(self.run_id))
+            if agent_run is not None:
+                outcome = agent_run.outcome()
+        except Exception as error:  # noqa: BLE001 - likewise
+            defect = _incident(self.run_id, error)
+        await self._log.seal()
+        await self._end(outcome, defect)
 
     async def _iterate(self, agent_run: AgentRun) -> DragomanError | None:
         """Feeds the log until the agent has ended or was interrupted. Returns the error that is not the agent's."""
@@ -111,8 +132,6 @@ class LiveRun:
             await asyncio.wait({iteration, *triggers}, return_when=asyncio.FIRST_COMPLETED)
             if not iteration.done():
                 await agent_run.stop()
-                iteration.cancel()
-                await asyncio.wait({iteration}, timeout=STOP_GRACE)
         finally:
             for task in (iteration, *triggers):
                 task.cancel()
@@ -137,32 +156,44 @@ class LiveRun:
     async def _end(self, outcome: Outcome, defect: DragomanError | None) -> None:
         if defect is not None and outcome.status != "completed":
             outcome.status, outcome.error = "failed", defect
+        if outcome.status == "running" and self._cancellation is None:
+            outcome.status, outcome.error = "failed", _incident(self.run_id)
+        try:
+            try:
+                await self._store_end(outcome)
+            except DragomanError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the session and the bill must not be lost with the messages
+                incident = _incident(self.run_id, error)
+                await self._store_end(Outcome(status="failed", error=incident, calls=outcome.calls))
+        except DragomanError as error:
+            self._give_up(error)
+        except Exception as error:  # noqa: BLE001 - observers must not wait for ever
+            self._give_up(_incident(self.run_id, error))
+
+    async def _store_end(self, outcome: Outcome) -> None:
         total = totals(outcome.calls, self._currency)
-        step, event = terminal.last_event(
-            outcome, total, self._cancellation, defect or Internal(str(ids.new_id()))
-        )
+        step, event = terminal.last_event(outcome, total, self._cancellation)
         status = states.advance(self._run.status, step)
         if status is None:
             raise AssertionError(f"a run cannot {step} when it is {self._run.status}")
         end_time = utcnow()
-
-        async def store(chunk: EventChunk) -> None:
-            await self._store_end(
-                RunEnd(
-                    run_id=self.run_id,
-                    session_id=self.session_id,
-                    owner=self._run.owner,
-                    status=status,
-                    end_time=end_time,
-                    chunk=chunk,
-                    totals=total,
-                    messages=tuple(outcome.messages),
-                    media=tuple(outcome.media),
-                    calls=tuple(outcome.calls),
-                )
+        chunk = self._log.ending(event)
+        await self._offer(
+            RunEnd(
+                run_id=self.run_id,
+                session_id=self.session_id,
+                owner=self._run.owner,
+                status=status,
+                end_time=end_time,
+                chunk=chunk,
+                totals=total,
+                messages=tuple(outcome.messages),
+                media=tuple(outcome.media),
+                calls=tuple(outcome.calls),
             )
-
-        last = await self._log.finish(event, store)
+        )
+        self._log.close(event)
         self._run = replace(
             self._run,
             status=status,
@@ -170,7 +201,7 @@ class LiveRun:
             end_time=end_time if status.final else None,
             last_sequence=self._log.last_sequence,
             totals=total,
-            last_event=last,
+            last_event=chunk.events[-1],
         )
         logger.info(
             "run ended",
@@ -183,32 +214,46 @@ class LiveRun:
                 "events": self._log.last_sequence,
             },
         )
-        self._ended.set_result(self._run)
+        if not self._ended.done():
+            self._ended.set_result(self._run)
 
-    async def _store_end(self, end: RunEnd) -> None:
-        """Offers the end to the store again and again: it is idempotent, and nothing else frees the session."""
-        for attempt in range(1, END_ATTEMPTS + 1):
+    async def _offer(self, end: RunEnd) -> None:
+        """Offers the end to the store, which may have taken it before, until it is taken or the process ends."""
+        attempts = 0
+        while True:
             try:
-                await self._store.end_run(end)
+                await self._write_end(end)
             except StorageUnavailable:
-                if attempt == END_ATTEMPTS:
-                    raise
-                await asyncio.sleep(min(0.5 * 2**attempt, 5.0))
+                attempts += 1
             else:
                 return
+            if attempts < END_ATTEMPTS:
+                await asyncio.sleep(min(0.5 * 2**attempts, END_PAUSE))
+                continue
+            if self._released.is_set():
+                raise StorageUnavailable()
+            if attempts == END_ATTEMPTS:
+                logger.error("a run is not stored yet", extra={"run_id": str(self.run_id)})
+                self._tell(StorageUnavailable())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_PAUSE):
+                    await self._released.wait()
+
+    def _tell(self, error: DragomanError) -> None:
+        """Ends the waiting of observers."""
+        self._log.fail(error)
+        if not self._ended.done():
+            self._ended.set_exception(error)
 
     def _give_up(self, error: DragomanError) -> None:
+        """Leaves the run to whoever finds that its lease has run out."""
         logger.error("a run could not be stored", extra={"run_id": str(self.run_id), "reason": error.reason})
-        self._log.fail(error)
-        with contextlib.suppress(asyncio.InvalidStateError):
-            self._ended.set_exception(error)
+        self._tell(error)
 
 
 def _incident(run_id: UUID, error: BaseException | None = None) -> Internal:
     incident = str(ids.new_id())
     logger.error(
-        "a run failed by a defect",
-        exc_info=error or True,
-        extra={"run_id": str(run_id), "incident_id": incident},
+        "a run failed by a defect", exc_info=error, extra={"run_id": str(run_id), "incident_id": incident}
     )
     return Internal(incident)

@@ -95,12 +95,11 @@ def paused(outcome: Outcome, totals: Totals) -> event_pb2.RunEvent:
 
 
 def last_event(
-    outcome: Outcome, totals: Totals, cancellation: Cancellation | None, fallback: DragomanError
+    outcome: Outcome, totals: Totals, cancellation: Cancellation | None
 ) -> tuple[Step, event_pb2.RunEvent]:
     """The one event that ends or pauses the run, and the step that it stands for.
 
-    An agent that ended by itself before a cancel reached it has completed. One that neither ended nor was cancelled has
-    failed with `fallback`.
+    An agent that ended by itself before a cancel reached it has completed.
     """
     if outcome.status == "completed":
         return Step.COMPLETE, completed(outcome, totals)
@@ -108,4 +107,6 @@ def last_event(
         return Step.PAUSE, paused(outcome, totals)
     if cancellation is not None:
         return Step.CANCEL, cancelled(outcome, totals, cancellation)
-    return Step.FAIL, failed(outcome, totals, outcome.error or fallback)
+    if outcome.error is None:
+        raise ValueError(f"a run that is {outcome.status} has not ended")
+    return Step.FAIL, failed(outcome, totals, outcome.error)

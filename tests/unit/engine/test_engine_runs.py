@@ -473,5 +473,5 @@ async def test_memory_returns_after_many_runs() -> None:
         assert not [
             thing
             for thing in gc.get_objects()
-            if isinstance(thing, LiveRun) and thing._store is cast("Store", store)
+            if isinstance(thing, LiveRun) and thing._log._store is cast("Store", store)
         ]
