@@ -8,13 +8,12 @@ Everything that can be wrong with a configuration is found before the port is op
 """
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dragoman.config import Settings, silence_agno
 from dragoman.errors import StorageUnavailable
@@ -66,40 +65,33 @@ async def running(
     silence_agno()
     # The rooms are heavy to import (Agno alone takes seconds): only here, so that a command that needs none is quick.
     from dragoman.adapter import AgnoMessageView, AgnoRunner, SniffingInspector
-    from dragoman.catalog import CatalogError, load
+    from dragoman.catalog import load
     from dragoman.engine import Engine
-    from dragoman.pricing import PriceFileError, Pricer
-    from dragoman.storage import SchemaOutdated, open_store
-    from dragoman.transport import CannotListen, GrpcServer
+    from dragoman.pricing import Pricer
+    from dragoman.storage import open_store
+    from dragoman.transport import GrpcServer
 
     async with AsyncExitStack() as stack:
-        try:
+        with _told_to_operators():
             catalog = await asyncio.to_thread(
                 load, settings.agents, entry_points=settings.entry_points, objects=agents
             )
-        except CatalogError as error:
-            raise StartError(str(error)) from error
-        try:
             pricer = Pricer.load(
                 currency=settings.currency,
                 prices_file=settings.prices_file,
                 rates_file=settings.rates_file,
                 max_rate_age_days=settings.max_rate_age_days,
             )
-        except PriceFileError as error:
-            raise StartError(str(error)) from error
-        store = open_store(
-            settings.database_url,
-            connections=settings.database_connections,
-            sqlite_synchronous=settings.sqlite_synchronous,
-        )
-        stack.push_async_callback(store.close)
-        try:
+            try:
+                store = open_store(
+                    settings.database_url,
+                    connections=settings.database_connections,
+                    sqlite_synchronous=settings.sqlite_synchronous,
+                )
+            except ValueError as error:
+                raise StartError(str(error)) from error
+            stack.push_async_callback(store.close)
             await store.open(migrate=migrate)
-        except SchemaOutdated as error:
-            raise StartError(f"{error}; run `dragoman migrate`, or start with --migrate") from error
-        except StorageUnavailable as error:
-            raise StartError("the database does not answer; see the log above for what it said") from error
         runner = AgnoRunner(
             catalog,
             store,
@@ -127,10 +119,8 @@ async def running(
             view=AgnoMessageView(),
             inspector=SniffingInspector(settings.max_media_bytes),
         )
-        try:
+        with _told_to_operators():
             port = await server.start()
-        except CannotListen as error:
-            raise StartError(str(error)) from error
         stack.push_async_callback(server.stop)
         info = ServerInfo(
             address=f"{settings.host}:{port}",
@@ -139,6 +129,24 @@ async def running(
             currency=pricer.currency,
         )
         yield Server(info, engine, server)
+
+
+@contextmanager
+def _told_to_operators() -> Iterator[None]:
+    """What can be wrong with a configuration, as a StartError."""
+    from dragoman.catalog import CatalogError
+    from dragoman.pricing import PriceFileError
+    from dragoman.storage import DatabaseUnusable, SchemaOutdated
+    from dragoman.transport import CannotListen
+
+    try:
+        yield
+    except SchemaOutdated as error:
+        raise StartError(f"{error}; run `dragoman migrate`, or start with --migrate") from error
+    except StorageUnavailable as error:
+        raise StartError("the database does not answer; see the log above for what it said") from error
+    except (CatalogError, PriceFileError, DatabaseUnusable, CannotListen) as error:
+        raise StartError(str(error)) from error
 
 
 async def serve(
@@ -156,22 +164,34 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    async with running(settings, migrate=migrate) as server:
+    async with AsyncExitStack() as stack:
+        starting = asyncio.create_task(
+            stack.enter_async_context(running(settings, migrate=migrate)), name="start"
+        )
+        if not await _first(starting, stopping):
+            return
+        server = await starting
         logger.info("serving", extra={"address": server.info.address, "agents": server.info.agents})
         if started is not None:
             started(server.info)
         await stopping.wait()
         server.grpc.set_serving(False)
         draining = asyncio.create_task(server.engine.drain(settings.drain_grace), name="drain")
-        hurry = asyncio.create_task(hurried.wait(), name="hurry")
-        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurry):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await _first(draining, hurried)
         # Who still watches gets the event that ended his run.
         await server.grpc.drain(0 if hurried.is_set() else LAST_WORDS)
     logger.info("stopped")
+
+
+async def _first(task: asyncio.Task[Any], event: asyncio.Event) -> bool:
+    """Waits for the task or the event. True when the task ended first; otherwise it is cancelled, and has ended."""
+    waiting = asyncio.create_task(event.wait(), name=f"unless-{task.get_name()}")
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    ended = task.done()
+    for each in (task, waiting):
+        each.cancel()
+    await asyncio.wait({task, waiting})
+    return ended
 
 
 def run(

@@ -13,10 +13,9 @@ from dragoman.v1 import message_pb2, run_service_pb2, session_service_pb2, usage
 
 
 async def test_agents(services: Any) -> None:
-    async with Dragoman(services.address, api_key="key", timeout=7) as client:
+    async with Dragoman(services.address, timeout=7) as client:
         assert [agent.name for agent in await client.list_agents()] == ["example", "toolbox"]
         assert (await client.get_agent("vision")).name == "vision"
-    assert services.agents.metadata["x-api-key"] == "key"
     assert 5 < services.agents.remaining < 8
 
 
@@ -165,25 +164,6 @@ async def test_a_client_must_be_open(services: Any) -> None:
             assert await client.list_agents()
             with pytest.raises(RuntimeError, match="open already"):
                 await client.__aenter__()
-
-
-@pytest.mark.parametrize(
-    ("target", "local"),
-    [
-        ("127.0.0.1:1", True),
-        ("localhost:1", True),
-        ("[::1]:1", True),
-        ("unix:/run/dragoman.sock", True),
-        ("10.0.0.1:1", False),
-        ("agents.example.com:443", False),
-    ],
-)
-def test_a_key_stays_on_this_machine(target: str, local: bool) -> None:
-    if local:
-        Dragoman(target, api_key="key")
-    else:
-        with pytest.raises(ValueError, match="plaintext"):
-            Dragoman(target, api_key="key")
 
 
 def test_media(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from dragoman.client._channel import is_loopback
 from dragoman.client._link import Link
 from dragoman.client._pages import rows
 from dragoman.client._requests import (
@@ -38,9 +37,8 @@ Run: TypeAlias = run_service_pb2.Run
 class Dragoman:
     """A client of one server. Use it with `async with`, within one event loop, for many calls at the same time.
 
-    `target` is `host:port`; the channel is plaintext, meant for a server on this machine. `api_key` is sent with every
-    call, so it is refused for a target elsewhere. `timeout`: seconds for each call but runs (None: no limit); a run
-    takes as long as it takes unless its own call says otherwise.
+    `target` is `host:port`; the channel is plaintext, meant for a server on this machine. `timeout`: seconds for each call
+    but runs (None: no limit); a run takes as long as it takes unless its own call says otherwise.
 
     Every method raises DragomanError, or the subclass that fits. Wherever a session is asked for, its id will do.
     """
@@ -49,20 +47,16 @@ class Dragoman:
         self,
         target: str = "127.0.0.1:50051",
         *,
-        api_key: str | None = None,
         timeout: float | None = 30.0,
     ) -> None:
-        if api_key is not None and not is_loopback(target):
-            raise ValueError("an API key is not sent over a plaintext channel to another machine")
         self._target = target
         self._timeout = timeout
-        self._api_key = api_key
         self._open: Link | None = None
 
     async def __aenter__(self) -> Self:
         if self._open is not None:
             raise RuntimeError("the client is open already")
-        self._open = Link(self._target, self._api_key, self._timeout)
+        self._open = Link(self._target, self._timeout)
         return self
 
     async def __aexit__(
@@ -188,7 +182,7 @@ class Dragoman:
         """
         request = run_request(agent, message, session, media, inputs, metadata, detail)
         link = self._link
-        return RunStream(lambda: link.runs.Run(request, timeout=timeout, metadata=link.metadata))
+        return RunStream(lambda: link.runs.Run(request, timeout=timeout))
 
     async def execute(
         self,

@@ -18,15 +18,12 @@ Response = TypeVar("Response")
 class Link:
     """What an open client has. `timeout`: seconds for each unary call; None: no limit."""
 
-    def __init__(self, target: str, api_key: str | None, timeout: float | None) -> None:
+    def __init__(self, target: str, timeout: float | None) -> None:
         self.channel = open_channel(target)
         self.agents = AgentServiceStub(self.channel)
         self.sessions = SessionServiceStub(self.channel)
         self.runs = RunServiceStub(self.channel)
         self.usage = UsageServiceStub(self.channel)
-        self.metadata = grpc.aio.Metadata()
-        if api_key is not None:
-            self.metadata.add("x-api-key", api_key)
         self._timeout = timeout
 
     async def call(
@@ -43,6 +40,6 @@ class Link:
     ) -> Response:
         """Makes one call with a time-out of its own. Raises DragomanError."""
         try:
-            return await method(request, timeout=timeout, metadata=self.metadata)
+            return await method(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from error
