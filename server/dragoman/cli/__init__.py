@@ -4,5 +4,5 @@
     serve     a server in this process; migrate, agents: the other commands that work without one
     chat, runs, usage, demo   clients of a running server, through `dragoman.client` like any other
 
-Exit codes: 0 done, 1 failed, 2 used wrongly. Heavy rooms are imported inside commands, so that `--help` is quick.
+Exit codes: 0 done, 1 failed, 2 used wrongly, 141 when nobody reads the output any more. Heavy rooms are imported inside commands, so that `--help` is quick.
 """

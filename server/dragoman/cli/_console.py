@@ -4,12 +4,13 @@ Text of models, tools and callers is never taken for markup, and its control cha
 must not be able to move the cursor or to retitle the terminal.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -19,22 +20,43 @@ if TYPE_CHECKING:
 
     from dragoman.v1 import usage_pb2
 
+BROKEN_PIPE = 141
+"""Exit code when whoever read the output has gone (`| head`): what a shell tells of a process that SIGPIPE ended."""
+
 _PIPED_WIDTH = 160
 """Columns when the output is not a terminal: tables are then read by programs or in logs."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def hang_up() -> NoReturn:
+    """Ends the command because nobody reads it any more. Quietly: what the interpreter still flushes goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    raise SystemExit(BROKEN_PIPE)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Instead of Rich's own: with our exit code, and for standard error too."""
+        self.quiet = True
+        hang_up()
+
+
 def stdout() -> Console:
     """What was asked for."""
-    return Console(
+    return _Console(
         markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH
     )
 
 
 def stderr() -> Console:
     """What is said besides: errors and hints."""
-    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return _Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def clean(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dragoman.cli._console import clean, stderr
+from dragoman.cli._console import clean, hang_up, stderr
 
 FAILED = 1
 USAGE = 2
@@ -34,6 +34,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
+        except BrokenPipeError:  # of standard output: those of connections arrive as errors of the client
+            hang_up()
         except Exception as error:
             if is_debug(ctx):
                 raise

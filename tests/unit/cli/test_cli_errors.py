@@ -1,5 +1,6 @@
 """Help teaches, errors are sentences, and exit codes tell which."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,38 @@ def test_a_config_file_that_is_missing(
     result = dragoman("serve")
     assert result.exit_code == 2
     assert "no.toml" in result.stderr
+
+
+@pytest.mark.parametrize("errors_too", [False, True], ids=["output", "output and errors"])
+@pytest.mark.parametrize(
+    "arguments", [("agents", "check", "agents.py:desk"), ("demo", "--server", "127.0.0.1:1")]
+)
+def test_whoever_reads_may_go(tmp_path: Path, arguments: tuple[str, ...], errors_too: bool) -> None:
+    """As with `| head`: no traceback, no word of a defect, and the exit code that a shell expects."""
+    (tmp_path / "agents.py").write_text(
+        "from agno.agent import Agent\nfrom dragoman.testing.offline import OfflineModel\n"
+        'desk = Agent(name="desk", model=OfflineModel())\n'
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "dragoman.cli", *arguments],
+            stdout=gone,
+            stderr=gone if errors_too else subprocess.PIPE,
+            cwd=tmp_path,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, None if errors_too else b"")
+
+
+def test_a_pipe_that_breaks_below_a_command(dragoman: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("dragoman.cli.usage.dimensions", broken)
+    result = dragoman("usage")
+    assert (result.exit_code, result.output) == (141, "")
 
 
 def test_help_imports_nothing_heavy() -> None:
