@@ -25,7 +25,8 @@ _NAME = re.compile(r"\b[A-ZÀ-Þ][\w'’-]*(?:\s+[A-ZÀ-Þ][\w'’-]*)*")
 _PHRASE = re.compile(
     r"\b(?:in|for|of|at|to|about|on|from|with|that|saying|called|named)\s+(.+?)\s*[.?!]*\Z", re.IGNORECASE
 )
-_FORMULA = re.compile(r"[\d(][\d\s+*/().^%-]*[\d)]")
+_FORMULA = re.compile(r"(?:(?<![\w)])-)?[\d(][\d\s+*/().^%-]*[\d)]")
+_FORMULA_NAMES = frozenset({"expression", "formula", "equation"})
 _FORMATS = {
     "date": (re.compile(r"\b\d{4}-\d{2}-\d{2}\b"), "2000-01-01"),
     "date-time": (
@@ -54,6 +55,16 @@ _OPENERS = frozenset(
         "What Which Who How Is Are Tell Give Show Please Can Could Then And The A An I Look Get Find Say Ask Use Call",
     )
 )
+
+
+def takes_formula(schema: Schema) -> bool:
+    """Whether the object `schema` has a text that is to be arithmetic, such as `expression`."""
+    definitions = schema.get("$defs") or {}
+    return any(
+        _FORMULA_NAMES & set(name.lower().split("_")) and _type(_resolved(raw, definitions)) == "string"
+        for name, raw in (schema.get("properties") or {}).items()
+    )
+
 
 MISSING: Any = object()
 """Nothing in the text fits."""
@@ -214,7 +225,7 @@ def _string(name: str, schema: Schema, source: _Source, *, wanted: bool) -> Any:
     text = source.take(QUOTED) if wanted else None
     if text is None and wanted:
         words = set(name.lower().split("_"))
-        if words & {"expression", "formula", "equation"}:
+        if words & _FORMULA_NAMES:
             text = source.take(_FORMULA)
         elif words & _NAMELIKE:
             text = _name(source)

@@ -1,10 +1,11 @@
 """What the offline model says: a small rule book that looks at the conversation and the tools.
 
 The last message of the user is cut into steps at "then" and each step into requests at "and" or a comma. A request
-calls a tool when it names it, shares words with its name or description, and has the arguments it needs. The
-requests of a step are called together, the steps one after the other; "it" or "the result" in a later step is what
-the step before gave. When all steps are done the answer is made from their results. Without any tool the model
-looks at the pictures, answers questions about what was said before, and otherwise says what it understood.
+calls a tool when it names it, shares words with its name or description, and has the arguments it needs; arithmetic
+that stands alone, as in "What is 6 * 7?", calls a tool that takes an expression. The requests of a step are called
+together, the steps one after the other; "it" or "the result" in a later step is what the step before gave. When all
+steps are done the answer is made from their results. Without any tool the model looks at the pictures, answers
+questions about what was said before, and otherwise says what it understood.
 """
 
 import re
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dragoman.testing._fill import NUMBER_WORDS, QUOTED, fill
+from dragoman.testing._fill import NUMBER_WORDS, QUOTED, fill, takes_formula
 from dragoman.testing.picture import UnreadablePicture, read_word
 
 LOOKED_AT = 4000
@@ -175,6 +176,13 @@ def _name_pattern(tool: Tool) -> str:
     return rf"\b(?:{name}|{name.replace('_', ' ')})\b"
 
 
+_ARITHMETIC = re.compile(
+    r"\s*(?:(?:what(?:\s+is|['’]s)|how\s+much\s+is)\s+)?-?[\d(][\d\s.()]*[-+*/^%][-\d\s+*/().^%]*[\d)][\s=.?!]*\Z",
+    re.IGNORECASE,
+)
+"""Two numbers at least with an operator between them, and nothing else but the question."""
+
+
 def _wanted(fragment: str, tools: Sequence[Tool]) -> tuple[Tool | None, bool]:
     """The tool that fits best, and whether it was called by its name."""
     for tool in sorted(tools, key=lambda tool: -len(tool.name)):
@@ -183,9 +191,11 @@ def _wanted(fragment: str, tools: Sequence[Tool]) -> tuple[Tool | None, bool]:
     words = _stems(fragment)
     scored = [(_score(tool, words), -number, tool) for number, tool in enumerate(tools)]
     best = max(scored, key=lambda entry: entry[:2], default=None)
-    if best is None or best[0] < 2:
-        return None, False
-    return best[2], False
+    if best is not None and best[0] >= 2:
+        return best[2], False
+    if _ARITHMETIC.match(fragment):
+        return next((tool for tool in tools if takes_formula(tool.parameters)), None), False
+    return None, False
 
 
 def _score(tool: Tool, words: frozenset[str]) -> int:

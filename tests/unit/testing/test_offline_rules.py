@@ -76,6 +76,8 @@ STRING, INTEGER, NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "num
         (schema(query=STRING), "search for blue whales.", {"query": "blue whales"}),
         (schema(query=STRING), "search 'it is' now", {"query": "it is"}),
         (schema(expression=STRING), "what is (2+3) * 4?", {"expression": "(2+3) * 4"}),
+        (schema(expression=STRING), "-7 / 2", {"expression": "-7 / 2"}),
+        (schema(expression=STRING), "10-7", {"expression": "10-7"}),
         (schema(unit={"enum": ["celsius", "kelvin"]}), "in Kelvin", {"unit": "kelvin"}),
         (schema(loud={"type": "boolean"}), "very loud", {"loud": True}),
         (schema(loud={"type": "boolean"}), "not loud", {"loud": False}),
@@ -127,6 +129,32 @@ TOOLS = [
 ]
 
 
+CALCULATOR = Tool("evaluate", "Finds the value.", schema(expression=STRING))
+
+
+@pytest.mark.parametrize(
+    ("text", "expressions"),
+    [
+        ("What is 6 * 7?", ["6 * 7"]),
+        ("what's -7/2", ["-7/2"]),
+        ("How much is (2 + 3) * 4 =", ["(2 + 3) * 4"]),
+        ("1.5 - 0.5", ["1.5 - 0.5"]),
+        ("What is 6 * 7 and 2 + 2?", ["6 * 7", "2 + 2"]),
+        ("What is 6?", []),
+        ("What is 6 7?", []),
+        ("What is open 24/7?", []),
+        ("Call me at 555-0100", []),
+        ("What is *?", []),
+    ],
+)
+def test_arithmetic_alone_asks_for_a_calculator(text: str, expressions: list[str]) -> None:
+    answer = reply(Conversation((text,), (), 0, ()), [*TOOLS, CALCULATOR])
+    assert [(call.name, call.arguments) for call in answer.calls] == [
+        ("evaluate", {"expression": expression}) for expression in expressions
+    ]
+    assert reply(Conversation((text,), (), 0, ()), TOOLS).calls == ()
+
+
 @given(
     text=st.text(), results=st.lists(st.builds(Result, st.just("add"), st.text(), st.booleans()), max_size=3)
 )
@@ -136,7 +164,15 @@ def test_any_conversation_gets_an_answer(text: str, results: list[Result]) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["in " + "." * 200_000 + "x", "“" * 200_000, " " * 200_000, "add 1 and " * 20_000]
+    "text",
+    [
+        "in " + "." * 200_000 + "x",
+        "“" * 200_000,
+        " " * 200_000,
+        "add 1 and " * 20_000,
+        "1" * 200_000,
+        "1 + " * 50_000,
+    ],
 )
 def test_a_long_message_takes_no_long_time_and_gets_no_long_answer(text: str) -> None:
     start = time.perf_counter()
