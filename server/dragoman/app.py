@@ -90,6 +90,10 @@ async def running(
                 )
             except ValueError as error:
                 raise StartError(str(error)) from error
+            except ModuleNotFoundError as error:
+                raise StartError(
+                    f"the database's driver is not installed: there is no module {error.name}"
+                ) from error
             stack.push_async_callback(store.close)
             await store.open(migrate=migrate)
         runner = AgnoRunner(

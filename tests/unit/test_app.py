@@ -23,6 +23,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"agents": ("no_such_module:agent",)}, "no_such_module"),
     ({"database_url": "postgresql://user:secret@host/name"}, "postgresql"),
     ({"database_url": "garbage"}, "not of the form"),
+    ({"database_url": "mysql+mysqldb://user:secret@host/name"}, "MySQLdb"),
     ({"database_url": "sqlite:////no/such/folder/a.db"}, "database"),
     ({"prices_file": Path("/no/such/prices.toml")}, "prices.toml"),
     ({"rates_file": Path("/no/such/rates.toml")}, "rates.toml"),
