@@ -27,12 +27,12 @@ from agno.run.base import RunContext
 from agno.team import Team
 
 from dragoman.adapter import failures, guards, history, media, models, values
-from dragoman.adapter.calls import Ledger
+from dragoman.adapter.calls import Call, Ledger
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
 from dragoman.engine.ports import Outcome, Pricer, RunOrder
-from dragoman.errors import AgentFailed
+from dragoman.errors import AgentFailed, DragomanError
 from dragoman.records import utcnow
 from dragoman.v1 import event_pb2
 
@@ -163,15 +163,13 @@ class AgnoRun:
                 await cancel.acancel_run(run_id)
 
     def outcome(self) -> Outcome:
-        """What came of it so far."""
-        messages, kept = self._recorder.record(self._conversation())
-        return replace(
-            self._outcome,
-            content="".join(self._text),
-            messages=messages,
-            media=kept,
-            calls=self._ledger.rows(),
-        )
+        """What came of it so far. Where its messages cannot be recorded it has failed, and keeps its text and its bill."""
+        outcome = replace(self._outcome, content="".join(self._text), calls=self._ledger.rows())
+        try:
+            outcome.messages, outcome.media = self._recorder.record(self._conversation())
+        except Exception as error:  # noqa: BLE001 - what they hold is the agent's and its model's
+            outcome.status, outcome.error = "failed", self._classified(None, None, error)
+        return outcome
 
     async def _start(self) -> AsyncGenerator[Any, None]:
         """The agent's stream of events. Raises what building the agent and reading the history raise."""
@@ -255,7 +253,16 @@ class AgnoRun:
         else:
             call = None
         self._outcome.status = "failed"
-        self._outcome.error = failures.classify(
+        self._outcome.error = self._classified(error_type, message, error, call)
+
+    def _classified(
+        self,
+        error_type: str | None,
+        message: str | None,
+        error: BaseException | None,
+        call: Call | None = None,
+    ) -> DragomanError:
+        return failures.classify(
             error_type,
             message,
             error,

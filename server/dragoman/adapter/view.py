@@ -31,6 +31,10 @@ _KINDS: Final = {
 }
 
 
+TOOL_FAILED: Final = "the tool call failed"
+"""Stands for what a tool raised, and the model was given: callers see no text of exceptions."""
+
+
 class AgnoMessageView:
     """Satisfies `engine.ports.MessageView`."""
 
@@ -48,7 +52,7 @@ class AgnoMessageView:
             agent_name=message.agent_name,
             sequence=message.sequence,
             role=_ROLES.get(message.role, message_pb2.MESSAGE_ROLE_UNSPECIFIED),
-            content=_text(document.get("content")),
+            content=TOOL_FAILED if document.get("tool_call_error") else _text(document.get("content")),
             reasoning=document.get("reasoning_content") or "",
             tool_calls=[_tool_call(call) for call in document.get("tool_calls") or ()],
             tool_call_id=document.get("tool_call_id") or "",

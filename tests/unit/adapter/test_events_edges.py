@@ -352,6 +352,29 @@ def test_a_lone_surrogate_does_not_stop_the_text() -> None:
     assert made[0].content_delta.text == "a\ufffdb"
 
 
+@given(st.text(min_size=1), st.integers(1, 3))
+def test_a_character_that_comes_in_halves_is_whole(text: str, size: int) -> None:
+    units = [*text.encode("utf-16-le", "surrogatepass")]
+    halves = "".join(chr(low | high << 8) for low, high in zip(units[::2], units[1::2], strict=True))
+    pieces = [halves[at : at + size] for at in range(0, len(halves), size)]
+
+    made = run(*(agent.RunContentEvent(run_id="root", content=piece) for piece in pieces))
+
+    assert "".join(event.content_delta.text for event in made) == text
+    assert all(event.content_delta.text for event in made)
+
+
+def test_half_a_character_waits_for_its_own_run() -> None:
+    made = run(
+        agent.RunContentEvent(run_id="root", content="a\ud83d"),
+        agent.RunContentEvent(run_id="member", parent_run_id="root", content="b"),
+        agent.RunContentEvent(run_id="root", content="\ude00\ud83d"),
+        agent.RunContentEvent(run_id="root", content="c"),
+    )
+
+    assert [event.content_delta.text for event in made] == ["a", "b", "\U0001f600", "\ufffdc"]
+
+
 ODD = st.one_of(
     st.none(),
     st.booleans(),

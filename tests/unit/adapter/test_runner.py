@@ -187,6 +187,7 @@ async def test_parallel_failing_and_unknown_tools(fake: FakeAnthropic) -> None:
         messages = {message.tool_call_id: message for message in shown(b) if message.tool_call_id}
         assert messages["t1"].content == "3"
         assert messages["t2"].tool_failed
+        assert messages["t2"].content == "the tool call failed"
         assert set(messages) == {"t1", "t2", "t3"}
         asked = shown(b)[1].tool_calls
         assert [(call.id, call.name) for call in asked] == [
@@ -468,6 +469,19 @@ async def test_what_cannot_be_stored_is_stored_in_sight() -> None:
     async with bench(lambda: Agent(model=model, tools=[odd])) as b:
         assert (await b.turn("Hi")).outcome.status == "completed"
         assert [message.content for message in shown(b) if message.tool_name] == ["odd \ufffd text"]
+
+
+async def test_messages_that_cannot_be_recorded_leave_the_text_and_the_bill(
+    fake: FakeAnthropic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragoman.adapter.history.mended", int)  # raises TypeError
+    fake.script(Turn("Blue."))
+    model = claude(fake)
+    async with bench(lambda: Agent(model=model)) as b:
+        outcome = (await b.turn("Sky?")).outcome
+        assert (outcome.status, outcome.content, outcome.messages) == ("failed", "Blue.", [])
+        assert isinstance(outcome.error, Internal)
+        assert spent(outcome.calls) == fake.billed
 
 
 async def test_the_authors_examples_are_sent_but_not_stored(fake: FakeAnthropic) -> None:

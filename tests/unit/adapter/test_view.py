@@ -94,9 +94,14 @@ def test_tool_calls(raw: str, expected: dict[str, Any]) -> None:
     assert shown.arguments == wanted.arguments
 
 
-def test_tool_results() -> None:
-    shown = show(Message(role="tool", tool_call_id="t1", tool_name="f", tool_call_error=True, content="no"))
-    assert (shown.tool_call_id, shown.tool_name, shown.tool_failed, shown.content) == ("t1", "f", True, "no")
+@pytest.mark.parametrize(
+    ("failed", "content"), [(False, "cannot open /etc/shadow"), (True, "the tool call failed")]
+)
+def test_tool_results_and_no_text_of_exceptions(failed: bool, content: str) -> None:
+    text = "cannot open /etc/shadow"
+    shown = show(Message(role="tool", tool_call_id="t1", tool_name="f", tool_call_error=failed, content=text))
+    assert (shown.tool_call_id, shown.tool_name, shown.tool_failed) == ("t1", "f", failed)
+    assert shown.content == content
 
 
 def test_media_by_reference_and_inline() -> None:

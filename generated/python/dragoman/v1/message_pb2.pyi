@@ -275,7 +275,7 @@ class Message(_message.Message):
     role: Global___MessageRole.ValueType
     """Who speaks."""
     content: _builtins.str
-    """The text; for a tool message the result that the model was given."""
+    """The text; for a tool message the result that the model was given, unless the tool failed."""
     reasoning: _builtins.str
     """The model's reasoning, where it shows any."""
     tool_call_id: _builtins.str
@@ -283,7 +283,9 @@ class Message(_message.Message):
     tool_name: _builtins.str
     """For a tool message: the tool's name."""
     tool_failed: _builtins.bool
-    """For a tool message: true when the tool failed."""
+    """For a tool message: true when the tool failed. `content` then says no more than that: what the tool raised, which the
+    model was given, is not for callers.
+    """
     provider: _builtins.str
     """The provider of the model that wrote it; empty for what a model did not write."""
     model: _builtins.str

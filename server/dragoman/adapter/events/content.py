@@ -23,9 +23,9 @@ def _content(event: agent.RunContentEvent | team.RunContentEvent, source: Source
         made += _reasoning(_readable(event.reasoning_content, event.model_provider_data))
     content = event.content
     if isinstance(content, str):
-        if content:
+        if content and (text := source.whole(content)):
             delta = RunEvent()
-            delta.content_delta.text = clean(content)
+            delta.content_delta.text = text
             made.append(delta)
     elif content is not None:
         made.append(_structured(content, event.content_type))

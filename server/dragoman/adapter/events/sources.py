@@ -21,6 +21,9 @@ AgnoMedia: TypeAlias = Image | File | Audio | Video
 FinishCall: TypeAlias = Callable[[Any], event_pb2.RunEvent | None]
 ShowMedia: TypeAlias = Callable[[AgnoMedia], message_pb2.Media]
 
+_HIGH = ("\ud800", "\udbff")
+"""First and last of the surrogates that begin a pair."""
+
 
 @dataclass(slots=True)
 class Source:
@@ -38,8 +41,18 @@ class Source:
     """Tool calls of whose failure one of Agno's two events has come."""
     sound: list[Audio] = field(default_factory=list)
     """Pieces of the sound that the model is speaking."""
+    half: str = ""
+    """The first half of a character whose second one comes with the next piece of text."""
     _shown: dict[int, AgnoMedia] = field(default_factory=dict)
     """By identity, and held so that no identity is used again."""
+
+    def whole(self, text: str) -> str:
+        """The text, cleaned, with what the piece before it has left over; half a character at its end is kept back."""
+        if self.half:
+            text, self.half = self.half + text, ""
+        if not text.isascii() and _HIGH[0] <= text[-1] <= _HIGH[1]:
+            text, self.half = text[:-1], text[-1]
+        return clean(text)
 
     def fresh(self, *media: Sequence[AgnoMedia] | None) -> list[message_pb2.Media]:
         """Those media that have not been given out: with each tool call Agno repeats all earlier ones of the run."""
