@@ -132,6 +132,7 @@ ENDINGS: list[tuple[str, list[Turn | HttpError], str]] = [
         [TOOL_TURN, Turn("one two", usage=BIG, drop_after="usage")],
         "run_failed",
     ),
+    ("hangs in the middle", [TOOL_TURN, Turn("one two three", usage=BIG, hang_after=2)], "run_failed"),
 ]
 
 
@@ -141,7 +142,10 @@ async def test_the_ledger_is_the_bill(
 ) -> None:
     async with FakeAnthropic() as fake:
         fake.script(*turns)
-        async with ledger_server(fake, database_url, tmp_path, model_retries=0) as client:
+        # Only where it is waited for: a loaded machine must not seem to be a silent provider.
+        hangs = any(isinstance(turn, Turn) and turn.hang_after is not None for turn in turns)
+        settings = {"model_retries": 0, "model_timeout": 1.0 if hangs else 120.0}
+        async with ledger_server(fake, database_url, tmp_path, **settings) as client:
             events = await client.run("assistant", "How is the weather in Oslo?")
             assert kinds(events)[-1] == end, events[-1]
             await assert_ledger(client, events[-1], events[0].run_started.run_id, fake)
