@@ -26,7 +26,7 @@ help: ## Show this list
 .venv/.dev: pyproject.toml uv.lock .ci/uv
 	@.ci/uv
 	@echo "installing Dragoman and the developers' tools into .venv"
-	@$(UV) sync --quiet --frozen --extra server
+	@$(UV) sync --quiet --frozen --extra server --extra testing
 	@touch $@ .venv/.server
 
 demo: .venv/.server ## Start a server and stream real runs from it: no key, no database needed (Claude with ANTHROPIC_API_KEY)

@@ -6,5 +6,5 @@
     testing.picture     a word as a PNG, and back
 
 Nothing is imported here: each door is opened by its own name, so that the one that needs Agno or uvicorn costs
-nothing to those who need neither.
+nothing to those who need neither. They need `dragoman[server]`; testing.anthropic needs `dragoman[server,testing]`.
 """
