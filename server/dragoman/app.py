@@ -4,13 +4,18 @@
 
 Everything that can be wrong with a configuration is found before the port is opened, and told in one sentence as a
 `StartError`. On SIGTERM or SIGINT the server first says NOT_SERVING, starts nothing new, lets its runs finish within
-`drain_grace`, and ends the rest as drained; a second signal ends them at once.
+`drain_grace`, and ends the rest as drained; a second signal ends them at once. Then the process ends, also when the code
+of an agent does not: a tool that hangs in a thread, a task that ignores its cancellation.
 """
 
 import asyncio
 import logging
+import os
 import signal
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +32,13 @@ logger = logging.getLogger(__name__)
 
 LAST_WORDS = 2.0
 """Seconds that streams have to deliver their last events when the server stops."""
+
+LAST_BREATH = 3.0
+"""Seconds that threads and tasks of agents have to end when everything else has; then the process ends without them."""
+
+AGENT_THREADS = 64
+"""Threads in which the synchronous tools and hooks of all runs work: more wait. By default there would be a handful, and a few
+slow tools would hold up everybody."""
 
 
 class StartError(Exception):
@@ -159,6 +171,7 @@ async def serve(
     """Runs a server until SIGTERM or SIGINT, then drains it. Raises StartError."""
     stopping, hurried = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(AGENT_THREADS, thread_name_prefix="agent"))
 
     def on_signal(number: int) -> None:
         if stopping.is_set():
@@ -201,7 +214,23 @@ async def _first(task: asyncio.Task[Any], event: asyncio.Event) -> bool:
 def run(
     settings: Settings, *, migrate: bool = False, started: Callable[[ServerInfo], None] | None = None
 ) -> None:
-    """`serve` on an event loop of its own (uvloop)."""
+    """`serve` on an event loop of its own (uvloop), and then the end of the process where agents do not let it go."""
     import uvloop
 
-    uvloop.run(serve(settings, migrate=migrate, started=started))
+    watchdog = threading.Timer(LAST_BREATH, _end_without_stragglers)
+    watchdog.daemon = True
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings, migrate=migrate, started=started))
+            watchdog.start()
+            # Leaving the block waits for all tasks and threads, however long they take.
+    finally:
+        watchdog.cancel()
+
+
+def _end_without_stragglers() -> None:
+    """Ends the process at once. All that is the server's is closed by now."""
+    logger.error("threads or tasks of agents do not end: the process ends without them")
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
