@@ -7,6 +7,7 @@ Messages API must be equal.
 
 from pathlib import Path
 
+import pytest
 from agno.agent import Agent
 from agno.db.sqlite import SqliteDb
 from agno.media import Image
@@ -16,6 +17,9 @@ from dragoman.testing.anthropic import FakeAnthropic, Text, Thinking, ToolUse, T
 from dragoman.testing.picture import render_png
 from dragoman.testing.serving import serving
 from dragoman.v1 import message_pb2
+
+# Agno finds a picture's type with a module that Python is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 PICTURE = render_png("Ozymandias", scale=4)
 BIG_PICTURE = render_png("Ozymandias", scale=40) + bytes(
