@@ -10,12 +10,12 @@ from agno.models.anthropic import Claude
 from agno.team import Team
 
 from dragoman import ids
-from dragoman.adapter import AgnoRun, AgnoRunner
+from dragoman.adapter import AgnoMessageView, AgnoRun, AgnoRunner
 from dragoman.engine.ports import InputMedia, Outcome, RunOrder
 from dragoman.pricing import Pricer
 from dragoman.records import Media, Message, ModelCall, Owner, Session, TokenUsage, utcnow
 from dragoman.testing.anthropic import FakeAnthropic
-from dragoman.v1 import event_pb2
+from dragoman.v1 import event_pb2, message_pb2
 
 OWNER = Owner("tester")
 PRICER = Pricer.load(currency="ZAR")
@@ -109,3 +109,9 @@ def claude(fake: FakeAnthropic, model: str = HAIKU, **settings: object) -> Claud
 def spent(calls: Sequence[ModelCall]) -> TokenUsage:
     """The tokens of all calls."""
     return sum((call.usage for call in calls), TokenUsage())
+
+
+def shown(bench: Bench) -> list[message_pb2.Message]:
+    """What callers see of the messages that are kept."""
+    view = AgnoMessageView()
+    return [view.show(message, {}) for message in bench.messages]

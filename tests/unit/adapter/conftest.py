@@ -1,8 +1,11 @@
-"""The option and the fixture for golden files."""
+"""A fake Messages API, and the option and the fixture for golden files."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
+from dragoman.testing.anthropic import FakeAnthropic
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -13,6 +16,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write tests/golden/ anew (run: pytest tests/unit/adapter)",
     )
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeAnthropic]:
+    """The Messages API, to be scripted."""
+    async with FakeAnthropic() as server:
+        yield server
 
 
 @pytest.fixture

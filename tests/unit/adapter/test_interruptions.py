@@ -22,12 +22,6 @@ from dragoman.v1 import message_pb2
 USAGE = Usage(input_tokens=100, output_tokens=90, cache_read_input_tokens=7)
 
 
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeAnthropic]:
-    async with FakeAnthropic() as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 async def nothing_stays_behind() -> AsyncIterator[None]:
     before = asyncio.all_tasks()

@@ -1,7 +1,6 @@
 """Every call of every model of an agent is in the ledger, once, on whose account it was made."""
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +24,6 @@ from dragoman.records import CallStatus, ModelCall, TokenUsage
 from dragoman.testing._usage import metrics
 from dragoman.testing.anthropic import FakeAnthropic, HttpError, Recorded, ToolUse, Turn, Usage
 from dragoman.testing.scripted import ScriptedModel
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeAnthropic]:
-    async with FakeAnthropic() as server:
-        yield server
-
 
 OTHER = Claude().id
 
