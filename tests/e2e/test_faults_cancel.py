@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -24,7 +24,8 @@ released = threading.Event()
 
 
 @pytest.fixture(autouse=True)
-def _threads_end() -> Iterator[None]:
+async def _threads_end() -> AsyncIterator[None]:
+    """Asynchronous: the event loop, which waits for its threads, is closed after it."""
     released.clear()
     yield
     released.set()
