@@ -10,6 +10,8 @@ counts as up to date.
 
 import hashlib
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,7 +113,17 @@ def generate_migration(url: str, message: str) -> Path:
             )
     if script is None or isinstance(script, list):
         raise RuntimeError("Alembic has made no revision")
-    return Path(script.path)
+    path = Path(script.path)
+    _tidy(path)
+    return path
+
+
+def _tidy(path: Path) -> None:
+    """In the style of the tree, where its formatter is installed beside this Python: Alembic writes a style of its own."""
+    ruff = Path(sys.executable).with_name("ruff")
+    if ruff.exists():
+        for arguments in (("check", "--fix", "--quiet"), ("format", "--quiet")):
+            subprocess.run([ruff, *arguments, path], check=False)  # noqa: S603 - our own tool on our own file
 
 
 def upgrade(url: URL) -> list[str]:

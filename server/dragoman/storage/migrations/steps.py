@@ -30,3 +30,10 @@ def create_index(table: str, *columns: str) -> None:
     name = f"ix_{table}_{'_'.join(columns)}"
     if all(index["name"] != name for index in sa.inspect(op.get_bind()).get_indexes(table)):
         op.create_index(name, table, list(columns))
+
+
+def add_column(table: str, column: sa.Column[Any]) -> None:
+    """Adds a column unless it is there. It must be nullable or have a server default: the previous release writes rows
+    without it."""
+    if all(there["name"] != column.name for there in sa.inspect(op.get_bind()).get_columns(table)):
+        op.add_column(table, column)
