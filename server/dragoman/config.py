@@ -7,6 +7,7 @@ misspelt is refused, wherever it stands: a setting that silently kept its defaul
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -27,6 +28,7 @@ CONFIG_VARIABLE = "DRAGOMAN_CONFIG"
 SERVER_VARIABLE = "DRAGOMAN_SERVER"
 """Read by the commands that are clients of a server; no setting of a server."""
 DEFAULT_CONFIG = Path("dragoman.toml")
+DEFAULT_PORT = 50051
 
 
 class ConfigError(Exception):
@@ -55,7 +57,7 @@ class Settings(BaseSettings):
     # Where
     host: str = "127.0.0.1"
     """Address to listen on. Loopback only, until callers can be authenticated."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 50051
+    port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     """Port to listen on; 0 for a free one, which is logged."""
 
     # Storage
@@ -122,6 +124,11 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _not_a_service_link(cls, value: object) -> object:
+        return DEFAULT_PORT if isinstance(value, str) and value.startswith("tcp://") else value
+
     @field_validator("host")
     @classmethod
     def _loopback_only(cls, value: str) -> str:
@@ -145,6 +152,10 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _toml_source(settings_cls)
 
 
+# Kubernetes tells every pod of a namespace, in its environment, where a Service named `dragoman` is.
+_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -159,7 +170,7 @@ def _refuse_unknown_variables(settings_cls: type[BaseSettings]) -> None:
     for variable in sorted(os.environ):
         # As when they are read, capitals make no difference.
         name = variable.upper().removeprefix(PREFIX)
-        if variable.upper().startswith(PREFIX) and name not in known:
+        if variable.upper().startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name):
             close = difflib.get_close_matches(name, sorted(known))
             hint = f"; did you mean {' or '.join(f'{PREFIX}{each}' for each in close)}?" if close else ""
             problems.append(f"{variable}: there is no such setting{hint}")

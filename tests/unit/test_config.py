@@ -79,3 +79,19 @@ def test_a_named_file_must_be_one(here: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("DRAGOMAN_CONFIG", str(here))
     with pytest.raises(ConfigError, match="which is not a file"):
         Settings()
+
+
+def test_what_kubernetes_tells_of_a_service_of_our_name_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {
+        "DRAGOMAN_PORT": "tcp://10.0.0.7:50051",
+        "DRAGOMAN_PORT_50051_TCP": "tcp://10.0.0.7:50051",
+        "DRAGOMAN_PORT_50051_TCP_ADDR": "10.0.0.7",
+        "DRAGOMAN_SERVICE_HOST": "10.0.0.7",
+        "DRAGOMAN_SERVICE_PORT": "50051",
+        "DRAGOMAN_SERVICE_PORT_GRPC": "50051",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 50051
