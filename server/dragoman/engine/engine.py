@@ -24,7 +24,7 @@ from dragoman.engine.run import LiveRun
 from dragoman.engine.states import Step
 from dragoman.engine.terminal import Cancellation
 from dragoman.engine.writer import EventWriter
-from dragoman.errors import Draining, RunNotResumable, StorageUnavailable, TooManyRuns
+from dragoman.errors import Draining, RunNotFound, RunNotResumable, StorageUnavailable, TooManyRuns
 from dragoman.records import EventChunk, Owner, Run, RunEnd, RunStatus, Session, Totals, utcnow
 from dragoman.v1 import event_pb2
 
@@ -282,5 +282,9 @@ class Engine:
     async def _stop_lost(self) -> None:
         """Stops those runs that were ended by another process: what they still do is kept by nobody."""
         for live in [self._live[run_id] for run_id in self._doubted if run_id in self._live]:
-            if (await self._store.get_run(live.run.owner, live.run_id)).status.final:
+            try:
+                lost = (await self._store.get_run(live.run.owner, live.run_id)).status.final
+            except RunNotFound:  # ended, and then deleted with its session
+                lost = True
+            if lost:
                 live.cancel(Cancellation(event_pb2.CANCEL_REASON_ABANDONED))

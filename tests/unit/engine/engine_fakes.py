@@ -107,6 +107,8 @@ class MemoryStore:
 
     async def end_run(self, end: RunEnd) -> None:
         self._check()
+        if end.run_id not in self.runs:
+            raise RunNotFound(end.run_id)
         if self.runs[end.run_id].status.final:
             return
         self.ends.append(end)

@@ -11,7 +11,7 @@ import pytest
 from dragoman.engine import Engine, LiveRun
 from dragoman.engine.ports import Catalog, Outcome, Pricer, Runner, Store
 from dragoman.engine.terminal import Cancellation
-from dragoman.errors import Internal, RunNotResumable, StorageUnavailable
+from dragoman.errors import Internal, RunNotFound, RunNotResumable, StorageUnavailable
 from dragoman.records import RunEnd, RunStatus, TokenUsage
 from dragoman.v1 import event_pb2
 
@@ -219,8 +219,9 @@ async def test_a_run_that_is_claimed_while_the_server_stops_is_drained_like_the_
         assert (await (await starting).wait()).status is status
 
 
+@pytest.mark.parametrize("deleted", [False, True])
 async def test_a_run_that_another_process_has_ended_has_no_second_end(
-    monkeypatch: pytest.MonkeyPatch,
+    deleted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, gate = MemoryStore(), asyncio.Event()
     lapsing = True
@@ -243,8 +244,10 @@ async def test_a_run_that_another_process_has_ended_has_no_second_end(
         unaware.cancel(CANCELLED)  # it ends before this process has looked
         with pytest.raises(RunNotResumable):
             await observers[1]
+        if deleted:
+            del store.runs[stopped.run_id]
         lapsing = False
-        with pytest.raises(RunNotResumable):  # it is looked after, and stopped
+        with pytest.raises(RunNotFound if deleted else RunNotResumable):  # it is looked for, and stopped
             await observers[0]
         assert [run.stopped for run in runner.begun] == [True, True]
     assert store.ends == []
