@@ -144,7 +144,7 @@ async def test_the_ledger_is_the_bill(
         fake.script(*turns)
         # Only where it is waited for: a loaded machine must not seem to be a silent provider.
         hangs = any(isinstance(turn, Turn) and turn.hang_after is not None for turn in turns)
-        settings = {"model_retries": 0, "model_timeout": 1.0 if hangs else 120.0}
+        settings = {"model_retries": 0, "model_timeout": 3.0 if hangs else 120.0}
         async with ledger_server(fake, database_url, tmp_path, **settings) as client:
             events = await client.run("assistant", "How is the weather in Oslo?")
             assert kinds(events)[-1] == end, events[-1]

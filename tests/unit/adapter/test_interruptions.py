@@ -69,7 +69,7 @@ async def test_cancelled_in_the_middle_of_the_answer(fake: FakeAnthropic) -> Non
         assert (early.status, early.content) == ("running", "One two")
         assert spent(early.calls) == fake.billed
         await cancelled(ran, task)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await fake.requests[0].ended.wait()
         assert fake.requests[0].outcome is Outcome.LEFT
         outcome = ran.outcome
@@ -141,7 +141,7 @@ async def test_closed_by_the_one_who_iterates(fake: FakeAnthropic) -> None:
                 if event.HasField("content_delta"):
                     break
         assert ran.outcome.calls[0].status is CallStatus.INTERRUPTED
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await fake.requests[0].ended.wait()
         assert fake.requests[0].outcome is Outcome.LEFT
 
@@ -188,7 +188,7 @@ async def test_a_team_and_its_members_are_stopped(fake: FakeAnthropic) -> None:
     async with bench(build) as b:
         ran, task = await started(b, "Write", "content_delta", 2)
         await cancelled(ran, task)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await fake.requests[1].ended.wait()
         assert fake.requests[1].outcome is Outcome.LEFT
         outcome = ran.outcome
@@ -276,7 +276,7 @@ async def test_cancelled_while_a_structured_answer_is_awaited(fake: FakeAnthropi
         ran, task = await started(b, "Hi", "model_request_started")
         request = await fake.request(1)
         await cancelled(ran, task)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await request.ended.wait()
         assert request.outcome is Outcome.LEFT
         assert [call.status for call in ran.outcome.calls] == [CallStatus.INTERRUPTED]
@@ -300,7 +300,7 @@ async def test_members_at_work_in_parallel_are_all_stopped(fake: FakeAnthropic) 
     async with bench(build) as b:
         ran, task = await started(b, "Go", "content_delta", 6)
         await cancelled(ran, task)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             for request in fake.requests[1:]:
                 await request.ended.wait()
         assert [request.outcome for request in fake.requests[1:]] == [Outcome.LEFT] * 3

@@ -60,7 +60,7 @@ BROKEN = [
 async def test_a_stream_that_breaks_off(fake: FakeAnthropic, turn: Turn, kind: str) -> None:
     fake.script(turn, Turn("Fine."))
     model = claude(fake)
-    async with bench(lambda: Agent(model=model), timeout=0.3) as b:
+    async with bench(lambda: Agent(model=model), timeout=2.0) as b:
         ran = await b.turn("Count")
         outcome = ran.outcome
         assert outcome.status == "failed"
