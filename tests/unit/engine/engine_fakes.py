@@ -1,19 +1,26 @@
 """An engine with a runner that plays a script and a store in memory: what the engine alone is tested with."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 from dragoman import ids
+from dragoman.engine import Engine, LiveRun
 from dragoman.engine.ports import (
+    Catalog,
     InputMedia,
     JsonObject,
     Outcome,
     Page,
+    Pricer,
     RunDraft,
+    Runner,
     RunOrder,
+    Store,
     TimeKey,
     UsageQuery,
     UsageRow,
@@ -323,3 +330,25 @@ def call(run_id: UUID | None = None, **tokens: int) -> ModelCall:
         start_time=datetime.now(UTC),
         duration=timedelta(seconds=1),
     )
+
+
+@asynccontextmanager
+async def engine_of(runner: ScriptedRunner, store: MemoryStore, **options: Any) -> AsyncIterator[Engine]:
+    """An engine that is open, closed on the store as the test leaves it."""
+    engine = Engine(
+        catalog=cast("Catalog", OneAgent()),
+        runner=cast("Runner", runner),
+        store=cast("Store", store),
+        pricer=cast("Pricer", FreePricer()),
+        **options,
+    )
+    await engine.open()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def watch(live: LiveRun, after: int = 0) -> list[event_pb2.RunEvent]:
+    """The events after the sequence, to the last."""
+    return [event async for event in live.events(after)]

@@ -1,55 +1,32 @@
 """Runs through the engine when agents do not let go and the store does not answer, or not as it should."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any, cast
 
 import pytest
 
-from dragoman.engine import Engine, LiveRun
-from dragoman.engine.ports import Catalog, Outcome, Pricer, Runner, Store
+from dragoman.engine.ports import Outcome
 from dragoman.engine.terminal import Cancellation
 from dragoman.errors import Internal, RunNotFound, RunNotResumable, StorageUnavailable
 from dragoman.records import RunEnd, RunStatus, TokenUsage
 from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
-    FreePricer,
     MemoryStore,
-    OneAgent,
     ScriptedRun,
     ScriptedRunner,
     call,
     complete,
     draft,
+    engine_of,
     message,
     text,
+    watch,
 )
 
 CANCELLED = Cancellation(event_pb2.CANCEL_REASON_CALLER, "somebody")
 SPENT = TokenUsage(input_tokens=100, output_tokens=20)
-
-
-@asynccontextmanager
-async def engine_of(runner: ScriptedRunner, store: MemoryStore, **options: float) -> AsyncIterator[Engine]:
-    engine = Engine(
-        catalog=cast("Catalog", OneAgent()),
-        runner=cast("Runner", runner),
-        store=cast("Store", store),
-        pricer=cast("Pricer", FreePricer()),
-        **cast("Any", options),
-    )
-    await engine.open()
-    try:
-        yield engine
-    finally:
-        await engine.close()
-
-
-async def watch(live: LiveRun) -> list[event_pb2.RunEvent]:
-    return [event async for event in live.events()]
 
 
 def spending(*script: object) -> ScriptedRunner:

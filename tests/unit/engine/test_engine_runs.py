@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
@@ -11,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from dragoman import ids
-from dragoman.engine import Engine, LiveRun
-from dragoman.engine.ports import Catalog, Outcome, Pricer, Runner, Store
+from dragoman.engine import LiveRun
+from dragoman.engine.ports import Outcome, Store
 from dragoman.errors import (
     AgentNotFound,
     Draining,
@@ -27,40 +25,19 @@ from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
     OWNER,
-    FreePricer,
     MemoryStore,
-    OneAgent,
     ScriptedRunner,
     call,
     draft,
+    engine_of,
     message,
     text,
     thought,
     tool,
+    watch,
 )
 
 ENDS = {"run_completed", "run_failed", "run_cancelled", "run_paused"}
-
-
-@asynccontextmanager
-async def engine_of(runner: ScriptedRunner, store: MemoryStore, **options: Any) -> AsyncIterator[Engine]:
-    engine = Engine(
-        catalog=cast("Catalog", OneAgent()),
-        runner=cast("Runner", runner),
-        store=cast("Store", store),
-        pricer=cast("Pricer", FreePricer()),
-        **options,
-    )
-    await engine.open()
-    try:
-        yield engine
-    finally:
-        store.down = False
-        await engine.close()
-
-
-async def watch(live: LiveRun, after: int = 0) -> list[event_pb2.RunEvent]:
-    return [event async for event in live.events(after)]
 
 
 def kinds(events: list[event_pb2.RunEvent]) -> list[str]:
