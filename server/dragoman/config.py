@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,6 +91,27 @@ class Settings(BaseSettings):
     """Seconds that runs have to finish when the server is told to stop."""
     lease: Annotated[float, Field(ge=1)] = 30.0
     """Seconds after which a run whose process is silent counts as abandoned."""
+    poll_interval: Annotated[float, Field(ge=0.05, le=0.5)] = 0.25
+    """Seconds between two looks into the database for what other processes did: events of their runs, cancels, turns."""
+    max_queued_runs: Annotated[int, Field(ge=0)] = 16
+    """Runs that may wait for one session; more are refused."""
+    pause_timeout: Annotated[float, Field(ge=1)] = 24 * 3600.0
+    """Seconds after which a paused run that nobody continues is cancelled."""
+    max_run_cost: Annotated[Decimal, Field(gt=0)] | None = None
+    """Cost, in the reporting currency, at which any run is ended."""
+    max_run_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Tokens, of all kinds, at which any run is ended."""
+    max_run_duration: Annotated[float, Field(gt=0)] | None = None
+    """Seconds of running after which any run is ended."""
+    event_retention_days: Annotated[float, Field(gt=0)] = 7.0
+    """Days for which the events of a run that has ended can be attached to. Messages and the ledger stay."""
+    request_retention_days: Annotated[float, Field(gt=0)] = 7.0
+    """Days for which a request id is remembered."""
+
+    # Other processes
+    redis_url: str | None = Field(default=None, repr=False)
+    """`redis://host:6379/0`: processes tell each other at once what they otherwise find in the database a moment later.
+    Optional; without an answer from it everything works, at the pace of poll_interval."""
 
     # Models
     model_timeout: Annotated[float, Field(gt=0)] = 120.0

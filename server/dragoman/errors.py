@@ -9,7 +9,10 @@
      ├─ SessionNotFound         SESSION_NOT_FOUND      also another owner's, indistinguishably
      ├─ RunNotFound             RUN_NOT_FOUND          likewise
      ├─ SessionBusy             SESSION_BUSY           another run holds the session's turn
-     ├─ RunNotResumable         RUN_NOT_RESUMABLE      not in the hands of this server
+     ├─ RequestIdReused         REQUEST_ID_REUSED      the id was used for another request
+     ├─ RunNotPaused            RUN_NOT_PAUSED         there is nothing to continue
+     ├─ RunNotResumable         RUN_NOT_RESUMABLE      another process ended the run that was followed here
+     ├─ EventsTrimmed           EVENTS_TRIMMED         the events asked for are no longer kept
      ├─ TooManyRuns             TOO_MANY_RUNS
      ├─ StorageUnavailable      STORAGE_UNAVAILABLE    retries are spent
      ├─ ModelUnavailable        MODEL_UNAVAILABLE      the provider refused, failed, dropped or hung
@@ -131,25 +134,68 @@ class SessionBusy(DragomanError):
         )
 
 
+class RequestIdReused(DragomanError):
+    """The request id belongs to an earlier request that was not the same."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"request_id {request_id!r} was used for another request; use a new one", request_id=request_id
+        )
+
+
+class RunNotPaused(DragomanError):
+    """The run waits for nothing: it runs, has ended, or was continued by somebody else."""
+
+    reason = "RUN_NOT_PAUSED"
+
+    def __init__(self, run_id: object, status: str) -> None:
+        super().__init__(f"run {run_id} is not paused, it is {status}", run_id=str(run_id), status=status)
+
+
 class RunNotResumable(DragomanError):
-    """The run is not in this server's hands: another process runs it, or its events have not been kept."""
+    """The run that was followed here has been ended by another process, which took this one for dead."""
 
     reason = "RUN_NOT_RESUMABLE"
 
     def __init__(self, run_id: object) -> None:
         super().__init__(
-            f"run {run_id} is not in the hands of this server; GetRun tells how it stands", run_id=str(run_id)
+            f"run {run_id} was ended by another server; AttachRun and GetRun tell how it stands",
+            run_id=str(run_id),
+        )
+
+
+class EventsTrimmed(DragomanError):
+    """The events asked for are older than what is kept."""
+
+    reason = "EVENTS_TRIMMED"
+
+    def __init__(self, run_id: object, oldest_sequence: int) -> None:
+        super().__init__(
+            f"the events of run {run_id} before {oldest_sequence} are no longer kept",
+            run_id=str(run_id),
+            oldest_sequence=str(oldest_sequence),
         )
 
 
 class TooManyRuns(DragomanError):
-    """The server runs as many runs as it is allowed to."""
+    """As many runs as are allowed: in this process, or waiting for one session. `subject` is `server` or `session/<id>`."""
 
     reason = "TOO_MANY_RUNS"
     retry_after = 1.0
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the server is at its limit of {limit} concurrent runs", limit=str(limit))
+    def __init__(self, limit: int, session_id: object = None) -> None:
+        if session_id is None:
+            super().__init__(f"the server is at its limit of {limit} concurrent runs", limit=str(limit))
+            self.subject = "server"
+        else:
+            super().__init__(
+                f"{limit} runs wait for session {session_id} already",
+                limit=str(limit),
+                session_id=str(session_id),
+            )
+            self.subject = f"session/{session_id}"
 
 
 class StorageUnavailable(DragomanError):
@@ -204,13 +250,23 @@ class GuardrailRefused(DragomanError):
 
 
 class Draining(DragomanError):
-    """The server is stopping and starts nothing new."""
+    """The server is stopping: it starts nothing new, and runs of other servers are followed elsewhere.
+
+    `last_sequence`: for a stream that ends by this, that of the last event that was sent; attach to a peer after it.
+    """
 
     reason = "DRAINING"
     retry_after = 1.0
 
-    def __init__(self) -> None:
-        super().__init__("the server is stopping; try a peer")
+    def __init__(self, run_id: object = None, last_sequence: int = 0) -> None:
+        if run_id is None:
+            super().__init__("the server is stopping; try a peer")
+        else:
+            super().__init__(
+                f"the server is stopping; attach to run {run_id} after sequence {last_sequence} through a peer",
+                run_id=str(run_id),
+                last_sequence=str(last_sequence),
+            )
 
 
 class Internal(DragomanError):

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
+
+from dragoman.v1 import event_pb2
 
 MONEY_SCALE = 12
 """Decimal places that a stored amount keeps. A price per million tokens with six places is exact at this scale."""
@@ -169,6 +172,8 @@ class Session:
 class RunStatus(StrEnum):
     """Where a run stands. The last three are final."""
 
+    QUEUED = "queued"
+    """It waits for its session's turn."""
     RUNNING = "running"
     PAUSED = "paused"
     COMPLETED = "completed"
@@ -179,6 +184,75 @@ class RunStatus(StrEnum):
     def final(self) -> bool:
         """True when nothing can follow."""
         return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+    @property
+    def held(self) -> bool:
+        """True when a process holds the run (its task runs or waits there) and renews its lease."""
+        return self in (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+class SessionConflict(StrEnum):
+    """What a run does that finds its session's turn taken."""
+
+    REJECT = "reject"
+    QUEUE = "queue"
+    INTERRUPT = "interrupt"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A caller's idempotency key: unique per owner, across all methods."""
+
+    id: str
+    digest: bytes = field(repr=False)
+    """SHA-256 of the method and the request; the same id with another digest is another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Why, and by whom, a run is ended."""
+
+    reason: event_pb2.CancelReason.ValueType
+    by: str = ""
+    """A principal; empty when the server did it."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may spend; None: no limit. Kept with the run, so that they hold after a pause too."""
+
+    max_cost: Decimal | None = None
+    """In the reporting currency."""
+    max_total_tokens: int | None = None
+    max_duration: timedelta | None = None
+    """Of the time that it runs, without queue and pauses."""
+
+    def within(self, other: "Limits") -> "Limits":
+        """The lower of each."""
+        return Limits(
+            _least(self.max_cost, other.max_cost),
+            _least(self.max_total_tokens, other.max_total_tokens),
+            _least(self.max_duration, other.max_duration),
+        )
+
+
+def _least(one: Any, other: Any) -> Any:
+    return other if one is None else one if other is None else min(one, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What a paused run needs to go on, in any process."""
+
+    continuation: bytes = field(repr=False)
+    """The adapter's own; opaque to everybody else."""
+    content: str = field(repr=False)
+    """The text that it has written until now."""
+    active: timedelta
+    """How long it has run, of `Limits.max_duration`."""
+    expire_time: datetime
+    """When it ends unless it is continued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +275,9 @@ class Run:
     totals: Totals = Totals()
     last_event: bytes = b""
     """The serialized RunEvent that ended (or paused) the run; empty while it runs."""
+    holder: UUID | None = None
+    """The process that runs it; None when nobody does."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +329,18 @@ class EventChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class RunCalls:
+    """Model calls of a run under way, as far as they have come: booked before the run ends, in case it never does."""
+
+    run_id: UUID
+    session_id: UUID
+    owner: Owner
+    agent_name: str
+    currency: str
+    calls: tuple[ModelCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnd:
     """All that is written, in one transaction, when a run ends or pauses."""
 
@@ -266,3 +355,10 @@ class RunEnd:
     messages: tuple[Message, ...] = ()
     media: tuple[Media, ...] = ()
     calls: tuple[ModelCall, ...] = ()
+    """Those since the run was started or continued."""
+    booked: bool = False
+    """Whether some of `calls` may have been booked before: they are replaced."""
+    pause: Pause | None = None
+    """When it pauses."""
+    lapsed: timedelta | None = None
+    """Set when another process ends it as abandoned: only if its lease is still older than this by the database's clock."""

@@ -30,6 +30,9 @@ CODES: Mapping[type[errors.DragomanError], int] = {
     errors.SessionNotFound: code_pb2.NOT_FOUND,
     errors.RunNotFound: code_pb2.NOT_FOUND,
     errors.SessionBusy: code_pb2.FAILED_PRECONDITION,
+    errors.RequestIdReused: code_pb2.ALREADY_EXISTS,
+    errors.RunNotPaused: code_pb2.FAILED_PRECONDITION,
+    errors.EventsTrimmed: code_pb2.OUT_OF_RANGE,
     errors.RunNotResumable: code_pb2.FAILED_PRECONDITION,
     errors.TooManyRuns: code_pb2.RESOURCE_EXHAUSTED,
     errors.StorageUnavailable: code_pb2.UNAVAILABLE,
@@ -79,7 +82,7 @@ def _extras(error: errors.DragomanError, room: int, info: error_details_pb2.Erro
         yield bad
     if isinstance(error, errors.TooManyRuns):
         failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(subject="server", description=error.message)
+        failure.violations.add(subject=error.subject, description=error.message)
         yield failure
     if error.retry_after is not None:
         yield error_details_pb2.RetryInfo(retry_delay=wire.duration(timedelta(seconds=error.retry_after)))

@@ -8,11 +8,12 @@
     MediaInspector tells whether bytes are what they claim to be                            adapter/
     Store          keeps everything                                                         storage/
     Pricer         what tokens cost                                                         pricing/
+    Signals        tells other processes at once what they would find in the store later    signals/
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -20,19 +21,25 @@ from uuid import UUID
 
 from dragoman.errors import DragomanError
 from dragoman.records import (
+    Cancellation,
     Cost,
     EventChunk,
+    Limits,
     Media,
     Message,
     ModelCall,
     Owner,
+    Pause,
+    RequestKey,
     Run,
+    RunCalls,
     RunEnd,
     RunStatus,
     Session,
+    SessionConflict,
     TokenUsage,
 )
-from dragoman.v1 import agent_service_pb2, event_pb2, message_pb2
+from dragoman.v1 import agent_service_pb2, event_pb2, message_pb2, run_service_pb2
 
 Key = TypeVar("Key")
 
@@ -74,6 +81,38 @@ class RunDraft:
     metadata: Mapping[str, str] = field(default_factory=dict)
     session_inputs: Mapping[str, object] = field(default_factory=dict)
     """For a new session: what the agent's CreateSessionModel made of no inputs."""
+    request: RequestKey | None = None
+    limits: Limits = field(default_factory=Limits)
+    conflict: SessionConflict = SessionConflict.REJECT
+    cancel_on_disconnect: bool = False
+    deadline: float | None = None
+    """Seconds from now after which it is cancelled; None for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueDraft:
+    """A paused run that a caller wants to go on."""
+
+    owner: Owner
+    run_id: UUID
+    after_sequence: int
+    """Of the pause whose requirements the resolutions were checked against: of `run_paused`."""
+    resolutions: tuple[run_service_pb2.Resolution, ...]
+    """One for each requirement, of the right kind, checked against its schema."""
+    request: RequestKey | None = None
+    cancel_on_disconnect: bool = False
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A run that goes on after a pause: what the runner is to take up."""
+
+    state: bytes = field(repr=False)
+    """What the runner had left in `Outcome.continuation`."""
+    resolutions: tuple[run_service_pb2.Resolution, ...]
+    content: str = field(default="", repr=False)
+    """The text that was written before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +127,23 @@ class RunOrder:
     media: tuple[InputMedia, ...]
     inputs: Mapping[str, object]
     metadata: Mapping[str, str]
+    continuation: Continuation | None = None
+    """Set when it goes on after a pause; `message`, `media` and `inputs` are empty then."""
+
+
+class Meter(Protocol):
+    """What a run may still spend, and what is known of its calls before they end. Used on the event loop only."""
+
+    def may_call(self) -> bool:
+        """Asked before every request to a model. False: it must not be made; the run is being cancelled."""
+        ...
+
+    def note(self, call: ModelCall, *, under_way: bool) -> None:
+        """Told whenever a provider has reported usage, and once more when the call has ended.
+
+        `call` is as `Outcome.calls` would have it at this moment; the same id each time. May cancel the run.
+        """
+        ...
 
 
 @dataclass(slots=True)
@@ -97,18 +153,22 @@ class Outcome:
     status: Literal["running", "completed", "failed", "paused"] = "running"
     """`running`: neither ended nor failed by itself (it was interrupted)."""
     content: str = ""
+    """All of it, what was written before a pause included."""
     structured: object | None = None
     """JSON of the structured answer; None when there is none."""
     finish_reason: event_pb2.FinishReason.ValueType = event_pb2.FINISH_REASON_UNSPECIFIED
     error: DragomanError | None = None
     """Set when failed."""
     requirements: list[event_pb2.Requirement] = field(default_factory=list)
+    continuation: bytes = field(default=b"", repr=False)
+    """When paused: what `Continuation.state` will be."""
     messages: list[Message] = field(default_factory=list)
-    """The new ones, in order, the user's first. A history that a provider accepts: no orphan tool calls."""
+    """The new ones (since a pause, the newer ones), in order, the user's first. A history that a provider accepts: no
+    orphan tool calls, but for those that a paused run waits for."""
     media: list[Media] = field(default_factory=list)
     """Those that `messages` refer to."""
     calls: list[ModelCall] = field(default_factory=list)
-    """All model calls, the interrupted one included, priced."""
+    """All model calls (since a pause, the newer ones), the interrupted one included, priced."""
 
 
 class AgentRun(Protocol):
@@ -135,8 +195,8 @@ class AgentRun(Protocol):
 class Runner(Protocol):
     """Runs agents."""
 
-    def begin(self, order: RunOrder) -> AgentRun:
-        """Prepares a run. Does no I/O and raises nothing: all that goes wrong is in the outcome."""
+    def begin(self, order: RunOrder, meter: Meter) -> AgentRun:
+        """Prepares a run, or what follows a pause. Does no I/O and raises nothing: what goes wrong is in the outcome."""
         ...
 
     async def close(self) -> None:
@@ -153,6 +213,10 @@ class Catalog(Protocol):
 
     def agent(self, name: str) -> agent_service_pb2.Agent:
         """One. Raises AgentNotFound."""
+        ...
+
+    def limits(self, name: str) -> Limits:
+        """The agent's own limits of a run. Raises AgentNotFound."""
         ...
 
     async def accept_session(self, name: str, inputs: JsonObject, owner: Owner) -> JsonObject:
@@ -248,11 +312,100 @@ class UsageRow:
     currency: str
 
 
+class Signals(Protocol):
+    """Tells processes that something about a run has changed in the store: events, its end, a wish to cancel, its turn.
+
+    Only a hint: a signal may be lost, come late, come twice or be about a run that nobody here knows.
+    """
+
+    def tell(self, run_ids: Iterable[UUID]) -> None:
+        """Tells all other processes, soon. Never blocks, never raises."""
+        ...
+
+    def listen(self, listener: Callable[[Collection[UUID]], None]) -> None:
+        """Calls `listener` on the event loop with what others tell. Once, before anything is told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What became of a request to start a run."""
+
+    run: Run
+    """The run; the first one's when the same request was made before."""
+    session: Session
+    created: bool = True
+    """False: the same request was made before, and nothing was done."""
+    position: int = 0
+    """When it is queued: its place among those that wait, from 1."""
+    interrupted: tuple[Run, ...] = ()
+    """Runs that were asked to end (INTERRUPTED): a paused one among them is for the caller to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """What became of a request to continue a run."""
+
+    run: Run
+    after_sequence: int
+    """Of the pause that was (or is) continued: its followers want what comes after it."""
+    session: Session
+    pause: Pause | None = None
+    """None: the same request was made before, and nothing was done."""
+    message_ids: tuple[UUID, ...] = ()
+    """Of the messages that the run has stored, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """What a caller's earlier request came to."""
+
+    key: RequestKey
+    session_id: UUID
+    run_id: UUID | None
+    """None: it made a session."""
+    after_sequence: int
+    """After which sequence its followers want the run's events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    status: RunStatus
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What other processes want of a run that this one holds."""
+
+    run_id: UUID
+    status: RunStatus
+    """RUNNING on one that was queued: it has its turn. Final: another process has ended it."""
+    cancellation: Cancellation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of an end that was offered."""
+
+    stored: bool
+    """Whether this end is the one that is stored; False: another process has ended the run before, and only the calls
+    were booked."""
+    next_run_id: UUID | None = None
+    """The run that has got the session's turn."""
+
+
 class Store(Protocol):
     """Keeps everything. Every call may raise StorageUnavailable; every write is whole or not at all."""
 
-    async def create_session(self, session: Session) -> None:
-        """Inserts a session."""
+    async def create_session(self, session: Session, request: RequestKey | None = None) -> Session:
+        """Inserts a session and returns it, or the one that the same request made before. Raises RequestIdReused."""
+        ...
+
+    async def find_request(self, owner: Owner, request: RequestKey) -> RequestRecord | None:
+        """What the same request came to earlier; None when there was none. Raises RequestIdReused."""
         ...
 
     async def get_session(self, owner: Owner, session_id: UUID) -> Session:
@@ -297,15 +450,61 @@ class Store(Protocol):
         """Those of the owner's that there are, by hash."""
         ...
 
-    async def start_run(self, run: Run, new_session: Session | None) -> Session:
+    async def start_run(
+        self,
+        run: Run,
+        new_session: Session | None,
+        *,
+        conflict: SessionConflict = SessionConflict.REJECT,
+        max_queued: int = 0,
+        request: RequestKey | None = None,
+    ) -> Started:
         """Inserts the run, claiming its session's turn; makes the session first when it is new. One transaction.
 
-        Returns the session. Raises SessionNotFound (unknown, another owner's, another agent's), SessionBusy.
+        `run.holder` holds it, and its lease begins now. When the turn is taken: SessionBusy (REJECT); or it is inserted
+        as QUEUED, last among those that wait (QUEUE, at most `max_queued` of them: else TooManyRuns); or likewise, when
+        the one that has the turn and all that wait have been asked to end (INTERRUPT). The same request made before is
+        found before anything else. Raises SessionNotFound (unknown, another owner's, another agent's), SessionBusy,
+        TooManyRuns, RequestIdReused.
         """
         ...
 
-    async def append_events(self, chunks: Sequence[EventChunk]) -> None:
-        """Appends to the event logs of several runs at once. Appending the same chunk twice is harmless."""
+    async def continue_run(
+        self,
+        owner: Owner,
+        run_id: UUID,
+        *,
+        after_sequence: int,
+        holder: UUID,
+        request: RequestKey | None = None,
+    ) -> Continued:
+        """PAUSED becomes RUNNING, held by `holder`, if it still stands at `after_sequence`. One transaction.
+
+        Raises RunNotFound, RunNotPaused, RequestIdReused.
+        """
+        ...
+
+    async def request_cancel(self, owner: Owner, run_id: UUID, cancellation: Cancellation) -> Run:
+        """Asks the process that holds the run to end it, and returns the run as it is. The first wish counts.
+
+        Nothing is noted on a run that nobody holds. Raises RunNotFound.
+        """
+        ...
+
+    async def notices(self, holder: UUID, run_ids: Collection[UUID]) -> list[Notice]:
+        """Of `run_ids`, which the holder holds or has held: those with a cancellation, those no longer held by it, and
+        those that were QUEUED when the holder looked last and are RUNNING now (it may get these every time)."""
+        ...
+
+    async def progress(self, run_ids: Collection[UUID]) -> dict[UUID, Progress]:
+        """How far these runs are, of any owner. Those that do not exist are left out."""
+        ...
+
+    async def append_events(self, chunks: Sequence[EventChunk], calls: Sequence[RunCalls] = ()) -> None:
+        """Appends to the event logs of several runs at once, and books calls; both only for runs that are held.
+
+        Appending the same chunk twice is harmless; a call that is booked again is replaced.
+        """
         ...
 
     async def read_events(
@@ -313,12 +512,16 @@ class Store(Protocol):
     ) -> list[EventChunk]:
         """Stored chunks that hold events after the sequence, in order, at least one if there is any, up to `max_bytes`.
 
-        Raises RunNotFound.
+        Raises RunNotFound, EventsTrimmed.
         """
         ...
 
-    async def end_run(self, end: RunEnd) -> None:
-        """Writes all that a run leaves and frees its session, in one transaction. A second time it changes nothing."""
+    async def end_run(self, end: RunEnd) -> Ended:
+        """Writes all that a run leaves, in one transaction. A second time it changes nothing.
+
+        A run that ends gives its session's turn to the one that has waited longest; a paused one keeps it. Where
+        another process has ended the run before, its calls are booked and its totals corrected, and nothing else.
+        """
         ...
 
     async def get_run(self, owner: Owner, run_id: UUID) -> Run:
@@ -343,12 +546,28 @@ class Store(Protocol):
         """Groups in the order of their keys."""
         ...
 
-    async def unfinished_runs(self, before: datetime) -> list[Run]:
-        """Running runs, of any owner, whose process has not renewed its lease since `before`."""
+    async def abandoned_runs(self, lease: timedelta, limit: int) -> list[Run]:
+        """Runs, of any owner, that are held by processes silent for longer than `lease` by the database's clock."""
         ...
 
-    async def renew_leases(self, run_ids: Sequence[UUID], now: datetime) -> None:
-        """Says that these runs' process lives."""
+    async def expired_runs(self, limit: int) -> list[Run]:
+        """Paused runs, of any owner, whose time to be continued is over."""
+        ...
+
+    async def run_calls(self, owner: Owner, run_id: UUID) -> list[ModelCall]:
+        """The calls that are booked for a run and its members, in order. Empty when there is no such run."""
+        ...
+
+    async def renew_leases(self, holder: UUID, run_ids: Collection[UUID]) -> None:
+        """Says, by the database's clock, that the process that holds these runs lives."""
+        ...
+
+    async def trim_events(self, before: datetime, limit: int) -> int:
+        """Deletes the events, but for the last one, of at most `limit` runs that ended before; returns of how many."""
+        ...
+
+    async def trim_requests(self, before: datetime, limit: int) -> int:
+        """Forgets at most `limit` requests that were made before; returns how many."""
         ...
 
     async def ping(self) -> None:

@@ -1,6 +1,5 @@
 """The events that begin and end a run, built from what came of it."""
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 from google.protobuf import json_format
@@ -9,19 +8,9 @@ from dragoman import wire
 from dragoman.engine.ports import Outcome, RunOrder
 from dragoman.engine.states import Step
 from dragoman.errors import DragomanError
-from dragoman.records import Totals
+from dragoman.records import Cancellation, Totals
 from dragoman.status import to_status
 from dragoman.v1 import event_pb2
-
-
-@dataclass(frozen=True, slots=True)
-class Cancellation:
-    """Why, and by whom, a run was ended."""
-
-    reason: event_pb2.CancelReason.ValueType
-    by: str = ""
-    """A principal; empty when the server did it."""
-    note: str = ""
 
 
 def run_started(order: RunOrder, model: str, provider: str) -> event_pb2.RunEvent:

@@ -10,7 +10,7 @@ from typing import Protocol
 from uuid import UUID
 
 from dragoman import records
-from dragoman.engine.ports import Catalog, MediaInspector, MessageView, RunDraft, Store
+from dragoman.engine.ports import Catalog, ContinueDraft, MediaInspector, MessageView, RunDraft, Store
 from dragoman.records import Owner
 from dragoman.transport import convert
 from dragoman.transport.context import Context
@@ -29,7 +29,7 @@ MAX_NOTE = 255
 
 
 class ObservedRun(Protocol):
-    """A run that was started, as far as this room looks at it (`engine.LiveRun`)."""
+    """A run that can be followed here, as far as this room looks at it (`engine.LiveRun`, `engine.StoredRun`)."""
 
     @property
     def run_id(self) -> UUID:
@@ -41,24 +41,53 @@ class ObservedRun(Protocol):
         """The session's id."""
         ...
 
-    def events(self, after_sequence: int = 0) -> AsyncIterator[event_pb2.RunEvent]:
-        """The events after the sequence, to the last."""
+    @property
+    def after_sequence(self) -> int:
+        """After which sequence the followers of the request begin: 0, or that of the pause that was continued."""
+        ...
+
+    def events(self, after_sequence: int) -> AsyncGenerator[event_pb2.RunEvent, None]:
+        """The events after the sequence, to the one that ends or pauses the run. Must be closed.
+
+        Raises EventsTrimmed, Draining with the last sequence, StorageUnavailable, RunNotResumable.
+        """
         ...
 
     async def wait(self) -> records.Run:
-        """The run when it has ended."""
+        """The run when it has ended or is paused. Raises what `events` raises."""
+        ...
+
+    def join(self) -> None:
+        """Somebody follows the run through this call: `leave` must come."""
+        ...
+
+    def leave(self, *, timed_out: bool = False) -> None:
+        """He does so no more. A run with the disconnect policy CANCEL ends when the last one leaves (`timed_out`: because
+        the call's deadline passed)."""
         ...
 
 
 class RunEngine(Protocol):
-    """What starts and ends runs (`engine.Engine`)."""
+    """What starts, finds, continues and ends runs (`engine.Engine`)."""
 
     async def start(self, draft: RunDraft) -> ObservedRun:
-        """Claims and starts a run."""
+        """Claims and starts a run; finds it when the same request was made before."""
+        ...
+
+    async def find(self, owner: Owner, request: records.RequestKey) -> ObservedRun | None:
+        """The run that the same request started or continued. Raises RequestIdReused."""
+        ...
+
+    async def attach(self, owner: Owner, run_id: UUID) -> ObservedRun:
+        """A run of the owner's, wherever it runs or ran. Raises RunNotFound."""
+        ...
+
+    async def resume(self, draft: ContinueDraft) -> ObservedRun:
+        """Continues a paused run. Raises RunNotFound, RunNotPaused, RequestIdReused, TooManyRuns, Draining."""
         ...
 
     async def cancel(self, owner: Owner, run_id: UUID, *, by: str, note: str) -> records.Run:
-        """Ends a run; idempotent."""
+        """Ends a run, wherever it runs; idempotent."""
         ...
 
 

@@ -70,21 +70,23 @@ class _CancelReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelRe
     CANCEL_REASON_UNSPECIFIED: _CancelReason.ValueType  # 0
     """Not known to this version."""
     CANCEL_REASON_CALLER: _CancelReason.ValueType  # 1
-    """CancelRun."""
+    """CancelRun, or the last call that followed it was left (disconnect policy CANCEL)."""
     CANCEL_REASON_DEADLINE: _CancelReason.ValueType  # 2
-    """The caller's deadline passed. Not sent by this version."""
+    """The deadline of the call that started it passed (disconnect policy CANCEL)."""
     CANCEL_REASON_MAX_COST: _CancelReason.ValueType  # 3
-    """The run reached its limit of cost. Not sent by this version."""
+    """The run reached its limit of cost."""
     CANCEL_REASON_MAX_TOKENS: _CancelReason.ValueType  # 4
-    """The run reached its limit of tokens. Not sent by this version."""
+    """The run reached its limit of tokens."""
     CANCEL_REASON_MAX_DURATION: _CancelReason.ValueType  # 5
-    """The run reached its limit of time. Not sent by this version."""
+    """The run reached its limit of time."""
     CANCEL_REASON_INTERRUPTED: _CancelReason.ValueType  # 6
-    """A newer run in the session took its turn. Not sent by this version."""
+    """A newer run in the session took its turn."""
     CANCEL_REASON_DRAINED: _CancelReason.ValueType  # 7
     """The server stopped."""
     CANCEL_REASON_ABANDONED: _CancelReason.ValueType  # 8
     """The server that ran it is gone."""
+    CANCEL_REASON_EXPIRED: _CancelReason.ValueType  # 9
+    """It was paused and nobody continued it in time."""
 
 class CancelReason(_CancelReason, metaclass=_CancelReasonEnumTypeWrapper):
     """Why a run was ended."""
@@ -92,21 +94,23 @@ class CancelReason(_CancelReason, metaclass=_CancelReasonEnumTypeWrapper):
 CANCEL_REASON_UNSPECIFIED: CancelReason.ValueType  # 0
 """Not known to this version."""
 CANCEL_REASON_CALLER: CancelReason.ValueType  # 1
-"""CancelRun."""
+"""CancelRun, or the last call that followed it was left (disconnect policy CANCEL)."""
 CANCEL_REASON_DEADLINE: CancelReason.ValueType  # 2
-"""The caller's deadline passed. Not sent by this version."""
+"""The deadline of the call that started it passed (disconnect policy CANCEL)."""
 CANCEL_REASON_MAX_COST: CancelReason.ValueType  # 3
-"""The run reached its limit of cost. Not sent by this version."""
+"""The run reached its limit of cost."""
 CANCEL_REASON_MAX_TOKENS: CancelReason.ValueType  # 4
-"""The run reached its limit of tokens. Not sent by this version."""
+"""The run reached its limit of tokens."""
 CANCEL_REASON_MAX_DURATION: CancelReason.ValueType  # 5
-"""The run reached its limit of time. Not sent by this version."""
+"""The run reached its limit of time."""
 CANCEL_REASON_INTERRUPTED: CancelReason.ValueType  # 6
-"""A newer run in the session took its turn. Not sent by this version."""
+"""A newer run in the session took its turn."""
 CANCEL_REASON_DRAINED: CancelReason.ValueType  # 7
 """The server stopped."""
 CANCEL_REASON_ABANDONED: CancelReason.ValueType  # 8
 """The server that ran it is gone."""
+CANCEL_REASON_EXPIRED: CancelReason.ValueType  # 9
+"""It was paused and nobody continued it in time."""
 Global___CancelReason: _TypeAlias = CancelReason  # noqa: Y015
 
 class _TaskStatus:
@@ -149,8 +153,9 @@ Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 class RunEvent(_message.Message):
     """One event of a run.
 
-    The first is run_started; exactly one of run_completed, run_failed, run_cancelled and run_paused is the last. A client
-    ignores an event whose `event` is unset: a newer server sent something that it does not know.
+    The first is run_started (run_queued, when the run has to wait for its session's turn). Exactly one of run_completed,
+    run_failed and run_cancelled is the last; a run that is paused stops at run_paused and goes on with run_continued. A
+    client ignores an event whose `event` is unset: a newer server sent something that it does not know.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -166,6 +171,7 @@ class RunEvent(_message.Message):
     RUN_COMPLETED_FIELD_NUMBER: _builtins.int
     RUN_FAILED_FIELD_NUMBER: _builtins.int
     RUN_CANCELLED_FIELD_NUMBER: _builtins.int
+    RUN_QUEUED_FIELD_NUMBER: _builtins.int
     STRUCTURED_CONTENT_FIELD_NUMBER: _builtins.int
     CONTENT_COMPLETED_FIELD_NUMBER: _builtins.int
     CITATIONS_FIELD_NUMBER: _builtins.int
@@ -212,7 +218,10 @@ class RunEvent(_message.Message):
     UNMAPPED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Its number in the run: from 1, contiguous, never reused. 0 only for heartbeats, which are not part of the log."""
+    """Its number in the run: from 1, contiguous, never reused. 0 only for heartbeats, which are not part of the log. After a
+    crash of the server the last event alone (run_cancelled, ABANDONED) stands after a gap: what was sent, but not yet
+    stored, is lost.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was numbered."""
@@ -235,11 +244,11 @@ class RunEvent(_message.Message):
 
     @_builtins.property
     def run_continued(self) -> Global___RunContinued:
-        """A paused run goes on. Not sent by this version."""
+        """A paused run goes on."""
 
     @_builtins.property
     def run_paused(self) -> Global___RunPaused:
-        """The run waits for a person or for the caller. Last."""
+        """The run waits for a person or for the caller. Last until it is continued."""
 
     @_builtins.property
     def run_completed(self) -> Global___RunCompleted:
@@ -252,6 +261,10 @@ class RunEvent(_message.Message):
     @_builtins.property
     def run_cancelled(self) -> Global___RunCancelled:
         """The run was ended. Last."""
+
+    @_builtins.property
+    def run_queued(self) -> Global___RunQueued:
+        """The run waits for its session's turn. Then it is first, and run_started follows."""
 
     @_builtins.property
     def structured_content(self) -> Global___StructuredContent:
@@ -447,6 +460,7 @@ class RunEvent(_message.Message):
         run_completed: Global___RunCompleted | None = ...,
         run_failed: Global___RunFailed | None = ...,
         run_cancelled: Global___RunCancelled | None = ...,
+        run_queued: Global___RunQueued | None = ...,
         structured_content: Global___StructuredContent | None = ...,
         content_completed: Global___ContentCompleted | None = ...,
         citations: Global___Citations | None = ...,
@@ -493,11 +507,11 @@ class RunEvent(_message.Message):
         unmapped: Global___UnmappedEvent | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "compaction_completed", b"compaction_completed", "compaction_started", b"compaction_started", "compression_completed", b"compression_completed", "compression_started", b"compression_started", "content_completed", b"content_completed", "content_delta", b"content_delta", "create_time", b"create_time", "custom", b"custom", "event", b"event", "followups_completed", b"followups_completed", "followups_started", b"followups_started", "heartbeat", b"heartbeat", "intermediate_content", b"intermediate_content", "media_output", b"media_output", "member", b"member", "member_run_cancelled", b"member_run_cancelled", "member_run_completed", b"member_run_completed", "member_run_continued", b"member_run_continued", "member_run_failed", b"member_run_failed", "member_run_paused", b"member_run_paused", "member_run_started", b"member_run_started", "memory_update_completed", b"memory_update_completed", "memory_update_started", b"memory_update_started", "model_request_completed", b"model_request_completed", "model_request_started", b"model_request_started", "output_model_completed", b"output_model_completed", "output_model_started", b"output_model_started", "parser_model_completed", b"parser_model_completed", "parser_model_started", b"parser_model_started", "post_hook_completed", b"post_hook_completed", "post_hook_started", b"post_hook_started", "pre_hook_completed", b"pre_hook_completed", "pre_hook_started", b"pre_hook_started", "reasoning_completed", b"reasoning_completed", "reasoning_delta", b"reasoning_delta", "reasoning_started", b"reasoning_started", "reasoning_step", b"reasoning_step", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_continued", b"run_continued", "run_failed", b"run_failed", "run_paused", b"run_paused", "run_started", b"run_started", "session_summary_completed", b"session_summary_completed", "session_summary_started", b"session_summary_started", "structured_content", b"structured_content", "task_created", b"task_created", "task_iteration_completed", b"task_iteration_completed", "task_iteration_started", b"task_iteration_started", "task_state_updated", b"task_state_updated", "task_updated", b"task_updated", "tool_call_completed", b"tool_call_completed", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "unmapped", b"unmapped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "compaction_completed", b"compaction_completed", "compaction_started", b"compaction_started", "compression_completed", b"compression_completed", "compression_started", b"compression_started", "content_completed", b"content_completed", "content_delta", b"content_delta", "create_time", b"create_time", "custom", b"custom", "event", b"event", "followups_completed", b"followups_completed", "followups_started", b"followups_started", "heartbeat", b"heartbeat", "intermediate_content", b"intermediate_content", "media_output", b"media_output", "member", b"member", "member_run_cancelled", b"member_run_cancelled", "member_run_completed", b"member_run_completed", "member_run_continued", b"member_run_continued", "member_run_failed", b"member_run_failed", "member_run_paused", b"member_run_paused", "member_run_started", b"member_run_started", "memory_update_completed", b"memory_update_completed", "memory_update_started", b"memory_update_started", "model_request_completed", b"model_request_completed", "model_request_started", b"model_request_started", "output_model_completed", b"output_model_completed", "output_model_started", b"output_model_started", "parser_model_completed", b"parser_model_completed", "parser_model_started", b"parser_model_started", "post_hook_completed", b"post_hook_completed", "post_hook_started", b"post_hook_started", "pre_hook_completed", b"pre_hook_completed", "pre_hook_started", b"pre_hook_started", "reasoning_completed", b"reasoning_completed", "reasoning_delta", b"reasoning_delta", "reasoning_started", b"reasoning_started", "reasoning_step", b"reasoning_step", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_continued", b"run_continued", "run_failed", b"run_failed", "run_paused", b"run_paused", "run_queued", b"run_queued", "run_started", b"run_started", "session_summary_completed", b"session_summary_completed", "session_summary_started", b"session_summary_started", "structured_content", b"structured_content", "task_created", b"task_created", "task_iteration_completed", b"task_iteration_completed", "task_iteration_started", b"task_iteration_started", "task_state_updated", b"task_state_updated", "task_updated", b"task_updated", "tool_call_completed", b"tool_call_completed", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "unmapped", b"unmapped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "compaction_completed", b"compaction_completed", "compaction_started", b"compaction_started", "compression_completed", b"compression_completed", "compression_started", b"compression_started", "content_completed", b"content_completed", "content_delta", b"content_delta", "create_time", b"create_time", "custom", b"custom", "event", b"event", "followups_completed", b"followups_completed", "followups_started", b"followups_started", "heartbeat", b"heartbeat", "intermediate_content", b"intermediate_content", "media_output", b"media_output", "member", b"member", "member_run_cancelled", b"member_run_cancelled", "member_run_completed", b"member_run_completed", "member_run_continued", b"member_run_continued", "member_run_failed", b"member_run_failed", "member_run_paused", b"member_run_paused", "member_run_started", b"member_run_started", "memory_update_completed", b"memory_update_completed", "memory_update_started", b"memory_update_started", "model_request_completed", b"model_request_completed", "model_request_started", b"model_request_started", "output_model_completed", b"output_model_completed", "output_model_started", b"output_model_started", "parser_model_completed", b"parser_model_completed", "parser_model_started", b"parser_model_started", "post_hook_completed", b"post_hook_completed", "post_hook_started", b"post_hook_started", "pre_hook_completed", b"pre_hook_completed", "pre_hook_started", b"pre_hook_started", "reasoning_completed", b"reasoning_completed", "reasoning_delta", b"reasoning_delta", "reasoning_started", b"reasoning_started", "reasoning_step", b"reasoning_step", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_continued", b"run_continued", "run_failed", b"run_failed", "run_paused", b"run_paused", "run_started", b"run_started", "sequence", b"sequence", "session_summary_completed", b"session_summary_completed", "session_summary_started", b"session_summary_started", "structured_content", b"structured_content", "task_created", b"task_created", "task_iteration_completed", b"task_iteration_completed", "task_iteration_started", b"task_iteration_started", "task_state_updated", b"task_state_updated", "task_updated", b"task_updated", "tool_call_completed", b"tool_call_completed", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "unmapped", b"unmapped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "compaction_completed", b"compaction_completed", "compaction_started", b"compaction_started", "compression_completed", b"compression_completed", "compression_started", b"compression_started", "content_completed", b"content_completed", "content_delta", b"content_delta", "create_time", b"create_time", "custom", b"custom", "event", b"event", "followups_completed", b"followups_completed", "followups_started", b"followups_started", "heartbeat", b"heartbeat", "intermediate_content", b"intermediate_content", "media_output", b"media_output", "member", b"member", "member_run_cancelled", b"member_run_cancelled", "member_run_completed", b"member_run_completed", "member_run_continued", b"member_run_continued", "member_run_failed", b"member_run_failed", "member_run_paused", b"member_run_paused", "member_run_started", b"member_run_started", "memory_update_completed", b"memory_update_completed", "memory_update_started", b"memory_update_started", "model_request_completed", b"model_request_completed", "model_request_started", b"model_request_started", "output_model_completed", b"output_model_completed", "output_model_started", b"output_model_started", "parser_model_completed", b"parser_model_completed", "parser_model_started", b"parser_model_started", "post_hook_completed", b"post_hook_completed", "post_hook_started", b"post_hook_started", "pre_hook_completed", b"pre_hook_completed", "pre_hook_started", b"pre_hook_started", "reasoning_completed", b"reasoning_completed", "reasoning_delta", b"reasoning_delta", "reasoning_started", b"reasoning_started", "reasoning_step", b"reasoning_step", "run_cancelled", b"run_cancelled", "run_completed", b"run_completed", "run_continued", b"run_continued", "run_failed", b"run_failed", "run_paused", b"run_paused", "run_queued", b"run_queued", "run_started", b"run_started", "sequence", b"sequence", "session_summary_completed", b"session_summary_completed", "session_summary_started", b"session_summary_started", "structured_content", b"structured_content", "task_created", b"task_created", "task_iteration_completed", b"task_iteration_completed", "task_iteration_started", b"task_iteration_started", "task_state_updated", b"task_state_updated", "task_updated", b"task_updated", "tool_call_completed", b"tool_call_completed", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "unmapped", b"unmapped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["content_delta", "reasoning_delta", "run_started", "run_continued", "run_paused", "run_completed", "run_failed", "run_cancelled", "structured_content", "content_completed", "citations", "media_output", "intermediate_content", "reasoning_started", "reasoning_step", "reasoning_completed", "tool_call_started", "tool_call_completed", "tool_call_failed", "model_request_started", "model_request_completed", "member_run_started", "member_run_completed", "member_run_failed", "member_run_cancelled", "member_run_paused", "member_run_continued", "task_created", "task_updated", "task_state_updated", "task_iteration_started", "task_iteration_completed", "pre_hook_started", "pre_hook_completed", "post_hook_started", "post_hook_completed", "memory_update_started", "memory_update_completed", "session_summary_started", "session_summary_completed", "parser_model_started", "parser_model_completed", "output_model_started", "output_model_completed", "compression_started", "compression_completed", "compaction_started", "compaction_completed", "followups_started", "followups_completed", "custom", "unmapped", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["content_delta", "reasoning_delta", "run_started", "run_continued", "run_paused", "run_completed", "run_failed", "run_cancelled", "run_queued", "structured_content", "content_completed", "citations", "media_output", "intermediate_content", "reasoning_started", "reasoning_step", "reasoning_completed", "tool_call_started", "tool_call_completed", "tool_call_failed", "model_request_started", "model_request_completed", "member_run_started", "member_run_completed", "member_run_failed", "member_run_cancelled", "member_run_paused", "member_run_continued", "task_created", "task_updated", "task_state_updated", "task_iteration_started", "task_iteration_completed", "pre_hook_started", "pre_hook_completed", "post_hook_started", "post_hook_completed", "memory_update_started", "memory_update_completed", "session_summary_started", "session_summary_completed", "parser_model_started", "parser_model_completed", "output_model_started", "output_model_completed", "compression_started", "compression_completed", "compaction_started", "compaction_completed", "followups_started", "followups_completed", "custom", "unmapped", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -570,6 +584,36 @@ class RunStarted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStarted: _TypeAlias = RunStarted  # noqa: Y015
+
+@_typing.final
+class RunQueued(_message.Message):
+    """The run waits for its session's turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    session_id: _builtins.str
+    """The session."""
+    position: _builtins.int
+    """Its place among those that wait, from 1."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "run_id", b"run_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunQueued: _TypeAlias = RunQueued  # noqa: Y015
 
 @_typing.final
 class RunContinued(_message.Message):
@@ -807,6 +851,7 @@ class RunPaused(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     MODEL_CALLS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     model_calls: _builtins.int
     """Model calls so far."""
     @_builtins.property
@@ -821,6 +866,10 @@ class RunPaused(_message.Message):
     def cost(self) -> _usage_pb2.Cost:
         """Cost so far."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is cancelled (EXPIRED) unless it is continued."""
+
     def __init__(
         self,
         *,
@@ -828,10 +877,11 @@ class RunPaused(_message.Message):
         usage: _usage_pb2.TokenUsage | None = ...,
         cost: _usage_pb2.Cost | None = ...,
         model_calls: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "expire_time", b"expire_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "model_calls", b"model_calls", "requirements", b"requirements", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "expire_time", b"expire_time", "model_calls", b"model_calls", "requirements", b"requirements", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

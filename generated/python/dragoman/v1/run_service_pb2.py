@@ -25,11 +25,13 @@ _sym_db = _symbol_database.Default()
 from dragoman.v1 import event_pb2 as dragoman_dot_v1_dot_event__pb2
 from dragoman.v1 import message_pb2 as dragoman_dot_v1_dot_message__pb2
 from dragoman.v1 import usage_pb2 as dragoman_dot_v1_dot_usage__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64ragoman/v1/run_service.proto\x12\x0b\x64ragoman.v1\x1a\x17\x64ragoman/v1/event.proto\x1a\x19\x64ragoman/v1/message.proto\x1a\x17\x64ragoman/v1/usage.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x02\n\nRunRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x05media\x18\x04 \x03(\x0b\x32\x17.dragoman.v1.MediaInput\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x37\n\x08metadata\x18\x06 \x03(\x0b\x32%.dragoman.v1.RunRequest.MetadataEntry\x12(\n\x06\x64\x65tail\x18\x07 \x01(\x0e\x32\x18.dragoman.v1.EventDetail\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf8\x04\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\nagent_name\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12&\n\x06status\x18\x06 \x01(\x0e\x32\x16.dragoman.v1.RunStatus\x12\x30\n\x08metadata\x18\x07 \x03(\x0b\x32\x1e.dragoman.v1.Run.MetadataEntry\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\n \x01(\x03\x12&\n\x05usage\x18\x0b \x01(\x0b\x32\x17.dragoman.v1.TokenUsage\x12\x1f\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x11.dragoman.v1.Cost\x12\x13\n\x0bmodel_calls\x18\r \x01(\x03\x12.\n\tcompleted\x18\x0e \x01(\x0b\x32\x19.dragoman.v1.RunCompletedH\x00\x12(\n\x06\x66\x61iled\x18\x0f \x01(\x0b\x32\x16.dragoman.v1.RunFailedH\x00\x12.\n\tcancelled\x18\x10 \x01(\x0b\x32\x19.dragoman.v1.RunCancelledH\x00\x12(\n\x06paused\x18\x11 \x01(\x0b\x32\x16.dragoman.v1.RunPausedH\x00\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07outcome\"i\n\x0f\x45xecuteResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.dragoman.v1.Run\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.dragoman.v1.Message\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.dragoman.v1.Run\"\x88\x01\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.dragoman.v1.RunStatus\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.dragoman.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"2\n\x11\x43\x61ncelRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.dragoman.v1.Run*v\n\x0b\x45ventDetail\x12\x1c\n\x18\x45VENT_DETAIL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VENT_DETAIL_CONTENT\x10\x01\x12\x19\n\x15\x45VENT_DETAIL_STANDARD\x10\x02\x12\x14\n\x10\x45VENT_DETAIL_ALL\x10\x03*\xa1\x01\n\tRunStatus\x12\x1a\n\x16RUN_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATUS_RUNNING\x10\x01\x12\x15\n\x11RUN_STATUS_PAUSED\x10\x02\x12\x18\n\x14RUN_STATUS_COMPLETED\x10\x03\x12\x15\n\x11RUN_STATUS_FAILED\x10\x04\x12\x18\n\x14RUN_STATUS_CANCELLED\x10\x05\x32\xdf\x02\n\nRunService\x12\x37\n\x03Run\x12\x17.dragoman.v1.RunRequest\x1a\x15.dragoman.v1.RunEvent0\x01\x12@\n\x07\x45xecute\x12\x17.dragoman.v1.RunRequest\x1a\x1c.dragoman.v1.ExecuteResponse\x12\x41\n\x06GetRun\x12\x1a.dragoman.v1.GetRunRequest\x1a\x1b.dragoman.v1.GetRunResponse\x12G\n\x08ListRuns\x12\x1c.dragoman.v1.ListRunsRequest\x1a\x1d.dragoman.v1.ListRunsResponse\x12J\n\tCancelRun\x12\x1d.dragoman.v1.CancelRunRequest\x1a\x1e.dragoman.v1.CancelRunResponseBc\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64ragoman/v1/run_service.proto\x12\x0b\x64ragoman.v1\x1a\x17\x64ragoman/v1/event.proto\x1a\x19\x64ragoman/v1/message.proto\x1a\x17\x64ragoman/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xd8\x03\n\nRunRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x05media\x18\x04 \x03(\x0b\x32\x17.dragoman.v1.MediaInput\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x37\n\x08metadata\x18\x06 \x03(\x0b\x32%.dragoman.v1.RunRequest.MetadataEntry\x12(\n\x06\x64\x65tail\x18\x07 \x01(\x0e\x32\x18.dragoman.v1.EventDetail\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12&\n\x06limits\x18\t \x01(\x0b\x32\x16.dragoman.v1.RunLimits\x12\x36\n\x10session_conflict\x18\n \x01(\x0e\x32\x1c.dragoman.v1.SessionConflict\x12\x38\n\x11\x64isconnect_policy\x18\x0b \x01(\x0e\x32\x1d.dragoman.v1.DisconnectPolicy\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"|\n\tRunLimits\x12$\n\x08max_cost\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12\x18\n\x10max_total_tokens\x18\x02 \x01(\x03\x12/\n\x0cmax_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"d\n\x10\x41ttachRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12(\n\x06\x64\x65tail\x18\x03 \x01(\x0e\x32\x18.dragoman.v1.EventDetail\"\xca\x01\n\x12\x43ontinueRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x0bresolutions\x18\x02 \x03(\x0b\x32\x17.dragoman.v1.Resolution\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x18.dragoman.v1.EventDetail\x12\x38\n\x11\x64isconnect_policy\x18\x05 \x01(\x0e\x32\x1d.dragoman.v1.DisconnectPolicy\"\x81\x02\n\nResolution\x12\x16\n\x0erequirement_id\x18\x01 \x01(\t\x12\x31\n\x0c\x63onfirmation\x18\x02 \x01(\x0b\x32\x19.dragoman.v1.ConfirmationH\x00\x12,\n\nuser_input\x18\x03 \x01(\x0b\x32\x16.dragoman.v1.UserInputH\x00\x12<\n\x12\x65xternal_execution\x18\x04 \x01(\x0b\x32\x1e.dragoman.v1.ExternalExecutionH\x00\x12\x32\n\ruser_feedback\x18\x05 \x01(\x0b\x32\x19.dragoman.v1.UserFeedbackH\x00\x42\x08\n\x06\x61nswer\"/\n\x0c\x43onfirmation\x12\x11\n\tconfirmed\x18\x01 \x01(\x08\x12\x0c\n\x04note\x18\x02 \x01(\t\"4\n\tUserInput\x12\'\n\x06values\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"#\n\x11\x45xternalExecution\x12\x0e\n\x06result\x18\x01 \x01(\t\"8\n\x0cUserFeedback\x12(\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x17.dragoman.v1.UserChoice\".\n\nUserChoice\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\"\xf8\x04\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x12\n\nagent_name\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12&\n\x06status\x18\x06 \x01(\x0e\x32\x16.dragoman.v1.RunStatus\x12\x30\n\x08metadata\x18\x07 \x03(\x0b\x32\x1e.dragoman.v1.Run.MetadataEntry\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\n \x01(\x03\x12&\n\x05usage\x18\x0b \x01(\x0b\x32\x17.dragoman.v1.TokenUsage\x12\x1f\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x11.dragoman.v1.Cost\x12\x13\n\x0bmodel_calls\x18\r \x01(\x03\x12.\n\tcompleted\x18\x0e \x01(\x0b\x32\x19.dragoman.v1.RunCompletedH\x00\x12(\n\x06\x66\x61iled\x18\x0f \x01(\x0b\x32\x16.dragoman.v1.RunFailedH\x00\x12.\n\tcancelled\x18\x10 \x01(\x0b\x32\x19.dragoman.v1.RunCancelledH\x00\x12(\n\x06paused\x18\x11 \x01(\x0b\x32\x16.dragoman.v1.RunPausedH\x00\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07outcome\"i\n\x0f\x45xecuteResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.dragoman.v1.Run\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.dragoman.v1.Message\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.dragoman.v1.Run\"\x88\x01\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12&\n\x06status\x18\x03 \x01(\x0e\x32\x16.dragoman.v1.RunStatus\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.dragoman.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"2\n\x11\x43\x61ncelRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.dragoman.v1.Run*v\n\x0b\x45ventDetail\x12\x1c\n\x18\x45VENT_DETAIL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VENT_DETAIL_CONTENT\x10\x01\x12\x19\n\x15\x45VENT_DETAIL_STANDARD\x10\x02\x12\x14\n\x10\x45VENT_DETAIL_ALL\x10\x03*\x8c\x01\n\x0fSessionConflict\x12 \n\x1cSESSION_CONFLICT_UNSPECIFIED\x10\x00\x12\x1b\n\x17SESSION_CONFLICT_REJECT\x10\x01\x12\x1a\n\x16SESSION_CONFLICT_QUEUE\x10\x02\x12\x1e\n\x1aSESSION_CONFLICT_INTERRUPT\x10\x03*q\n\x10\x44isconnectPolicy\x12!\n\x1d\x44ISCONNECT_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44ISCONNECT_POLICY_DETACH\x10\x01\x12\x1c\n\x18\x44ISCONNECT_POLICY_CANCEL\x10\x02*\xb8\x01\n\tRunStatus\x12\x1a\n\x16RUN_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATUS_RUNNING\x10\x01\x12\x15\n\x11RUN_STATUS_PAUSED\x10\x02\x12\x18\n\x14RUN_STATUS_COMPLETED\x10\x03\x12\x15\n\x11RUN_STATUS_FAILED\x10\x04\x12\x18\n\x14RUN_STATUS_CANCELLED\x10\x05\x12\x15\n\x11RUN_STATUS_QUEUED\x10\x06\x32\xed\x03\n\nRunService\x12\x37\n\x03Run\x12\x17.dragoman.v1.RunRequest\x1a\x15.dragoman.v1.RunEvent0\x01\x12@\n\x07\x45xecute\x12\x17.dragoman.v1.RunRequest\x1a\x1c.dragoman.v1.ExecuteResponse\x12\x43\n\tAttachRun\x12\x1d.dragoman.v1.AttachRunRequest\x1a\x15.dragoman.v1.RunEvent0\x01\x12G\n\x0b\x43ontinueRun\x12\x1f.dragoman.v1.ContinueRunRequest\x1a\x15.dragoman.v1.RunEvent0\x01\x12\x41\n\x06GetRun\x12\x1a.dragoman.v1.GetRunRequest\x1a\x1b.dragoman.v1.GetRunResponse\x12G\n\x08ListRuns\x12\x1c.dragoman.v1.ListRunsRequest\x1a\x1d.dragoman.v1.ListRunsResponse\x12J\n\tCancelRun\x12\x1d.dragoman.v1.CancelRunRequest\x1a\x1e.dragoman.v1.CancelRunResponseBc\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,32 +43,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_RUN_METADATAENTRY']._loaded_options = None
   _globals['_RUN_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_EVENTDETAIL']._serialized_start=1629
-  _globals['_EVENTDETAIL']._serialized_end=1747
-  _globals['_RUNSTATUS']._serialized_start=1750
-  _globals['_RUNSTATUS']._serialized_end=1911
-  _globals['_RUNREQUEST']._serialized_start=187
-  _globals['_RUNREQUEST']._serialized_end=485
-  _globals['_RUNREQUEST_METADATAENTRY']._serialized_start=438
-  _globals['_RUNREQUEST_METADATAENTRY']._serialized_end=485
-  _globals['_RUN']._serialized_start=488
-  _globals['_RUN']._serialized_end=1120
-  _globals['_RUN_METADATAENTRY']._serialized_start=438
-  _globals['_RUN_METADATAENTRY']._serialized_end=485
-  _globals['_EXECUTERESPONSE']._serialized_start=1122
-  _globals['_EXECUTERESPONSE']._serialized_end=1227
-  _globals['_GETRUNREQUEST']._serialized_start=1229
-  _globals['_GETRUNREQUEST']._serialized_end=1260
-  _globals['_GETRUNRESPONSE']._serialized_start=1262
-  _globals['_GETRUNRESPONSE']._serialized_end=1309
-  _globals['_LISTRUNSREQUEST']._serialized_start=1312
-  _globals['_LISTRUNSREQUEST']._serialized_end=1448
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1450
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1525
-  _globals['_CANCELRUNREQUEST']._serialized_start=1527
-  _globals['_CANCELRUNREQUEST']._serialized_end=1575
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1577
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1627
-  _globals['_RUNSERVICE']._serialized_start=1914
-  _globals['_RUNSERVICE']._serialized_end=2265
+  _globals['_EVENTDETAIL']._serialized_start=2799
+  _globals['_EVENTDETAIL']._serialized_end=2917
+  _globals['_SESSIONCONFLICT']._serialized_start=2920
+  _globals['_SESSIONCONFLICT']._serialized_end=3060
+  _globals['_DISCONNECTPOLICY']._serialized_start=3062
+  _globals['_DISCONNECTPOLICY']._serialized_end=3175
+  _globals['_RUNSTATUS']._serialized_start=3178
+  _globals['_RUNSTATUS']._serialized_end=3362
+  _globals['_RUNREQUEST']._serialized_start=244
+  _globals['_RUNREQUEST']._serialized_end=716
+  _globals['_RUNREQUEST_METADATAENTRY']._serialized_start=669
+  _globals['_RUNREQUEST_METADATAENTRY']._serialized_end=716
+  _globals['_RUNLIMITS']._serialized_start=718
+  _globals['_RUNLIMITS']._serialized_end=842
+  _globals['_ATTACHRUNREQUEST']._serialized_start=844
+  _globals['_ATTACHRUNREQUEST']._serialized_end=944
+  _globals['_CONTINUERUNREQUEST']._serialized_start=947
+  _globals['_CONTINUERUNREQUEST']._serialized_end=1149
+  _globals['_RESOLUTION']._serialized_start=1152
+  _globals['_RESOLUTION']._serialized_end=1409
+  _globals['_CONFIRMATION']._serialized_start=1411
+  _globals['_CONFIRMATION']._serialized_end=1458
+  _globals['_USERINPUT']._serialized_start=1460
+  _globals['_USERINPUT']._serialized_end=1512
+  _globals['_EXTERNALEXECUTION']._serialized_start=1514
+  _globals['_EXTERNALEXECUTION']._serialized_end=1549
+  _globals['_USERFEEDBACK']._serialized_start=1551
+  _globals['_USERFEEDBACK']._serialized_end=1607
+  _globals['_USERCHOICE']._serialized_start=1609
+  _globals['_USERCHOICE']._serialized_end=1655
+  _globals['_RUN']._serialized_start=1658
+  _globals['_RUN']._serialized_end=2290
+  _globals['_RUN_METADATAENTRY']._serialized_start=669
+  _globals['_RUN_METADATAENTRY']._serialized_end=716
+  _globals['_EXECUTERESPONSE']._serialized_start=2292
+  _globals['_EXECUTERESPONSE']._serialized_end=2397
+  _globals['_GETRUNREQUEST']._serialized_start=2399
+  _globals['_GETRUNREQUEST']._serialized_end=2430
+  _globals['_GETRUNRESPONSE']._serialized_start=2432
+  _globals['_GETRUNRESPONSE']._serialized_end=2479
+  _globals['_LISTRUNSREQUEST']._serialized_start=2482
+  _globals['_LISTRUNSREQUEST']._serialized_end=2618
+  _globals['_LISTRUNSRESPONSE']._serialized_start=2620
+  _globals['_LISTRUNSRESPONSE']._serialized_end=2695
+  _globals['_CANCELRUNREQUEST']._serialized_start=2697
+  _globals['_CANCELRUNREQUEST']._serialized_end=2745
+  _globals['_CANCELRUNRESPONSE']._serialized_start=2747
+  _globals['_CANCELRUNRESPONSE']._serialized_end=2797
+  _globals['_RUNSERVICE']._serialized_start=3365
+  _globals['_RUNSERVICE']._serialized_end=3858
 # @@protoc_insertion_point(module_scope)

@@ -8,11 +8,13 @@ from dragoman.v1 import event_pb2 as _event_pb2
 from dragoman.v1 import message_pb2 as _message_pb2
 from dragoman.v1 import usage_pb2 as _usage_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -54,6 +56,58 @@ EVENT_DETAIL_ALL: EventDetail.ValueType  # 3
 """Everything, the inner phases of an agent included."""
 Global___EventDetail: _TypeAlias = EventDetail  # noqa: Y015
 
+class _SessionConflict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionConflictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionConflict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_CONFLICT_UNSPECIFIED: _SessionConflict.ValueType  # 0
+    """As REJECT."""
+    SESSION_CONFLICT_REJECT: _SessionConflict.ValueType  # 1
+    """Refuse: SESSION_BUSY."""
+    SESSION_CONFLICT_QUEUE: _SessionConflict.ValueType  # 2
+    """Wait, in order of arrival; the stream begins with run_queued. TOO_MANY_RUNS when too many wait."""
+    SESSION_CONFLICT_INTERRUPT: _SessionConflict.ValueType  # 3
+    """End the run that has the turn, and all that wait for it, as INTERRUPTED; then run."""
+
+class SessionConflict(_SessionConflict, metaclass=_SessionConflictEnumTypeWrapper):
+    """A session has one run at a time. What to do when it has one (also a paused one)."""
+
+SESSION_CONFLICT_UNSPECIFIED: SessionConflict.ValueType  # 0
+"""As REJECT."""
+SESSION_CONFLICT_REJECT: SessionConflict.ValueType  # 1
+"""Refuse: SESSION_BUSY."""
+SESSION_CONFLICT_QUEUE: SessionConflict.ValueType  # 2
+"""Wait, in order of arrival; the stream begins with run_queued. TOO_MANY_RUNS when too many wait."""
+SESSION_CONFLICT_INTERRUPT: SessionConflict.ValueType  # 3
+"""End the run that has the turn, and all that wait for it, as INTERRUPTED; then run."""
+Global___SessionConflict: _TypeAlias = SessionConflict  # noqa: Y015
+
+class _DisconnectPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DisconnectPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DisconnectPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISCONNECT_POLICY_UNSPECIFIED: _DisconnectPolicy.ValueType  # 0
+    """As DETACH."""
+    DISCONNECT_POLICY_DETACH: _DisconnectPolicy.ValueType  # 1
+    """It goes on; AttachRun follows it again. The call's deadline ends the call only."""
+    DISCONNECT_POLICY_CANCEL: _DisconnectPolicy.ValueType  # 2
+    """It is cancelled. The deadline of the call that started it is the run's deadline."""
+
+class DisconnectPolicy(_DisconnectPolicy, metaclass=_DisconnectPolicyEnumTypeWrapper):
+    """What becomes of a run when the last call that follows it through the server that runs it has gone."""
+
+DISCONNECT_POLICY_UNSPECIFIED: DisconnectPolicy.ValueType  # 0
+"""As DETACH."""
+DISCONNECT_POLICY_DETACH: DisconnectPolicy.ValueType  # 1
+"""It goes on; AttachRun follows it again. The call's deadline ends the call only."""
+DISCONNECT_POLICY_CANCEL: DisconnectPolicy.ValueType  # 2
+"""It is cancelled. The deadline of the call that started it is the run's deadline."""
+Global___DisconnectPolicy: _TypeAlias = DisconnectPolicy  # noqa: Y015
+
 class _RunStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -72,6 +126,8 @@ class _RunStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunStatus.V
     """It ended by an error."""
     RUN_STATUS_CANCELLED: _RunStatus.ValueType  # 5
     """It was ended."""
+    RUN_STATUS_QUEUED: _RunStatus.ValueType  # 6
+    """It waits for its session's turn."""
 
 class RunStatus(_RunStatus, metaclass=_RunStatusEnumTypeWrapper):
     """Where a run stands."""
@@ -88,6 +144,8 @@ RUN_STATUS_FAILED: RunStatus.ValueType  # 4
 """It ended by an error."""
 RUN_STATUS_CANCELLED: RunStatus.ValueType  # 5
 """It was ended."""
+RUN_STATUS_QUEUED: RunStatus.ValueType  # 6
+"""It waits for its session's turn."""
 Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
 
 @_typing.final
@@ -125,6 +183,10 @@ class RunRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    SESSION_CONFLICT_FIELD_NUMBER: _builtins.int
+    DISCONNECT_POLICY_FIELD_NUMBER: _builtins.int
     agent_name: _builtins.str
     """The agent to run. Required."""
     session_id: _builtins.str
@@ -133,6 +195,15 @@ class RunRequest(_message.Message):
     """What the user says. Required unless there are media; at most 1 MiB of UTF-8."""
     detail: Global___EventDetail.ValueType
     """Which events to send. Execute ignores it."""
+    request_id: _builtins.str
+    """The caller's own id of this request, for safe retries: the same id with the same request follows the run that the
+    first one started; with another request it is REQUEST_ID_REUSED. Unique per owner, across Run and Execute; detail
+    is not part of the comparison. 1 to 128 printable ASCII characters; empty for none.
+    """
+    session_conflict: Global___SessionConflict.ValueType
+    """What to do while another run holds the session's turn."""
+    disconnect_policy: Global___DisconnectPolicy.ValueType
+    """What becomes of the run when nobody follows it any more."""
     @_builtins.property
     def media(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.MediaInput]:
         """Media that come with the message, at most 20."""
@@ -145,6 +216,10 @@ class RunRequest(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels kept with the run; at most 32, keys of 1 to 64 and values of up to 512 characters."""
 
+    @_builtins.property
+    def limits(self) -> Global___RunLimits:
+        """What the run may spend; unset for the server's and the agent's own limits. Those hold too when they are lower."""
+
     def __init__(
         self,
         *,
@@ -155,14 +230,301 @@ class RunRequest(_message.Message):
         inputs: _struct_pb2.Struct | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         detail: Global___EventDetail.ValueType = ...,
+        request_id: _builtins.str = ...,
+        limits: Global___RunLimits | None = ...,
+        session_conflict: Global___SessionConflict.ValueType = ...,
+        disconnect_policy: Global___DisconnectPolicy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "detail", b"detail", "inputs", b"inputs", "media", b"media", "message", b"message", "metadata", b"metadata", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "detail", b"detail", "disconnect_policy", b"disconnect_policy", "inputs", b"inputs", "limits", b"limits", "media", b"media", "message", b"message", "metadata", b"metadata", "request_id", b"request_id", "session_conflict", b"session_conflict", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
+class RunLimits(_message.Message):
+    """What a run may spend. Checked after every model call, before every next one, and on the usage that a provider
+    reports while it answers: a run is never more than one model call over. It then ends as cancelled, with its own
+    reason, and keeps what it has.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_COST_FIELD_NUMBER: _builtins.int
+    MAX_TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    max_total_tokens: _builtins.int
+    """Tokens of all its model calls, of every kind; 0 for no limit."""
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """Cost of all its model calls, in the server's reporting currency; unset for no limit. A run of a model without a
+        known price is refused.
+        """
+
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """Time that it runs, without the time that it is queued or paused; unset for no limit."""
+
+    def __init__(
+        self,
+        *,
+        max_cost: _money_pb2.Money | None = ...,
+        max_total_tokens: _builtins.int = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "max_duration", b"max_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "max_duration", b"max_duration", "max_total_tokens", b"max_total_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLimits: _TypeAlias = RunLimits  # noqa: Y015
+
+@_typing.final
+class AttachRunRequest(_message.Message):
+    """Request of AttachRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run. Required."""
+    after_sequence: _builtins.int
+    """Only events after this one: the sequence of the last event that the caller has; 0 for all."""
+    detail: Global___EventDetail.ValueType
+    """Which events to send."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        detail: Global___EventDetail.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "detail", b"detail", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachRunRequest: _TypeAlias = AttachRunRequest  # noqa: Y015
+
+@_typing.final
+class ContinueRunRequest(_message.Message):
+    """Request of ContinueRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    RESOLUTIONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    DISCONNECT_POLICY_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run. Required."""
+    request_id: _builtins.str
+    """The caller's own id of this request, as in RunRequest: a retry with the same id follows the run from where the first
+    one continued it.
+    """
+    detail: Global___EventDetail.ValueType
+    """Which events to send."""
+    disconnect_policy: Global___DisconnectPolicy.ValueType
+    """What becomes of the run when nobody follows it any more."""
+    @_builtins.property
+    def resolutions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Resolution]:
+        """One for each of the requirements in run_paused. Required."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        resolutions: _abc.Iterable[Global___Resolution] | None = ...,
+        request_id: _builtins.str = ...,
+        detail: Global___EventDetail.ValueType = ...,
+        disconnect_policy: Global___DisconnectPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "disconnect_policy", b"disconnect_policy", "request_id", b"request_id", "resolutions", b"resolutions", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinueRunRequest: _TypeAlias = ContinueRunRequest  # noqa: Y015
+
+@_typing.final
+class Resolution(_message.Message):
+    """The answer to one requirement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIREMENT_ID_FIELD_NUMBER: _builtins.int
+    CONFIRMATION_FIELD_NUMBER: _builtins.int
+    USER_INPUT_FIELD_NUMBER: _builtins.int
+    EXTERNAL_EXECUTION_FIELD_NUMBER: _builtins.int
+    USER_FEEDBACK_FIELD_NUMBER: _builtins.int
+    requirement_id: _builtins.str
+    """The requirement's id. Required."""
+    @_builtins.property
+    def confirmation(self) -> Global___Confirmation:
+        """A yes or a no."""
+
+    @_builtins.property
+    def user_input(self) -> Global___UserInput:
+        """Values for the fields of the requirement's schema."""
+
+    @_builtins.property
+    def external_execution(self) -> Global___ExternalExecution:
+        """The result of the tool, which the caller has executed."""
+
+    @_builtins.property
+    def user_feedback(self) -> Global___UserFeedback:
+        """Choices among the options of the requirement's questions."""
+
+    def __init__(
+        self,
+        *,
+        requirement_id: _builtins.str = ...,
+        confirmation: Global___Confirmation | None = ...,
+        user_input: Global___UserInput | None = ...,
+        external_execution: Global___ExternalExecution | None = ...,
+        user_feedback: Global___UserFeedback | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "confirmation", b"confirmation", "external_execution", b"external_execution", "user_feedback", b"user_feedback", "user_input", b"user_input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "confirmation", b"confirmation", "external_execution", b"external_execution", "requirement_id", b"requirement_id", "user_feedback", b"user_feedback", "user_input", b"user_input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["confirmation", "user_input", "external_execution", "user_feedback"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
+
+@_typing.final
+class Confirmation(_message.Message):
+    """A yes or a no."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIRMED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    confirmed: _builtins.bool
+    """True: the tool is called. False: it is not, and the model is told so."""
+    note: _builtins.str
+    """With a no: why, for the model. At most 4096 characters."""
+    def __init__(
+        self,
+        *,
+        confirmed: _builtins.bool = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Confirmation: _TypeAlias = Confirmation  # noqa: Y015
+
+@_typing.final
+class UserInput(_message.Message):
+    """Values for fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _struct_pb2.Struct:
+        """An object that satisfies the requirement's schema."""
+
+    def __init__(
+        self,
+        *,
+        values: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserInput: _TypeAlias = UserInput  # noqa: Y015
+
+@_typing.final
+class ExternalExecution(_message.Message):
+    """The result of a tool that the caller has executed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    result: _builtins.str
+    """What the model is given as the tool's answer. At most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        result: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExternalExecution: _TypeAlias = ExternalExecution  # noqa: Y015
+
+@_typing.final
+class UserFeedback(_message.Message):
+    """Choices among options."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHOICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserChoice]:
+        """One for each question."""
+
+    def __init__(
+        self,
+        *,
+        choices: _abc.Iterable[Global___UserChoice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserFeedback: _TypeAlias = UserFeedback  # noqa: Y015
+
+@_typing.final
+class UserChoice(_message.Message):
+    """The choice for one question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """The question, word for word."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels of the options that were chosen: one, or several where the question allows it."""
+
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserChoice: _TypeAlias = UserChoice  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -237,7 +599,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def usage(self) -> _usage_pb2.TokenUsage:
-        """Tokens of all its model calls; while it runs, 0."""
+        """Tokens of all its model calls; while it runs, those until it was last paused."""
 
     @_builtins.property
     def cost(self) -> _usage_pb2.Cost:

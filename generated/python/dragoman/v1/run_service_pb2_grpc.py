@@ -27,10 +27,11 @@ if _version_not_supported:
 
 
 class RunServiceStub:
-    """Starts, follows, reads and cancels runs.
+    """Starts, follows, continues, reads and cancels runs.
 
-    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and GetRun
-    tells how it ended. What fails before a run exists is a status code; how a run ends is its last event.
+    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and AttachRun
+    follows it from where the stream broke, through any server on the same database. What fails before a run exists is a
+    status code; how a run ends is its last event.
     """
 
     def __init__(self, channel):
@@ -48,6 +49,16 @@ class RunServiceStub:
                 '/dragoman.v1.RunService/Execute',
                 request_serializer=dragoman_dot_v1_dot_run__service__pb2.RunRequest.SerializeToString,
                 response_deserializer=dragoman_dot_v1_dot_run__service__pb2.ExecuteResponse.FromString,
+                _registered_method=True)
+        self.AttachRun = channel.unary_stream(
+                '/dragoman.v1.RunService/AttachRun',
+                request_serializer=dragoman_dot_v1_dot_run__service__pb2.AttachRunRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_event__pb2.RunEvent.FromString,
+                _registered_method=True)
+        self.ContinueRun = channel.unary_stream(
+                '/dragoman.v1.RunService/ContinueRun',
+                request_serializer=dragoman_dot_v1_dot_run__service__pb2.ContinueRunRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_event__pb2.RunEvent.FromString,
                 _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/dragoman.v1.RunService/GetRun',
@@ -67,16 +78,18 @@ class RunServiceStub:
 
 
 class RunServiceServicer:
-    """Starts, follows, reads and cancels runs.
+    """Starts, follows, continues, reads and cancels runs.
 
-    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and GetRun
-    tells how it ended. What fails before a run exists is a status code; how a run ends is its last event.
+    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and AttachRun
+    follows it from where the stream broke, through any server on the same database. What fails before a run exists is a
+    status code; how a run ends is its last event.
     """
 
     def Run(self, request, context):
-        """Starts a run and follows it. The stream ends after the event that ends the run. Errors before the first event:
-        NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA, MEDIA_TOO_LARGE),
-        FAILED_PRECONDITION/SESSION_BUSY, RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
+        """Starts a run and follows it. The stream ends after the event that ends or pauses the run. Errors before the first
+        event: NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA,
+        MEDIA_TOO_LARGE), FAILED_PRECONDITION/SESSION_BUSY, ALREADY_EXISTS/REQUEST_ID_REUSED,
+        RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
         All calls that follow a run stream the same message, so that a client has one handler:
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -87,9 +100,38 @@ class RunServiceServicer:
 
     def Execute(self, request, context):
         """The same run as one answer, for callers that do not stream. A run that fails, pauses or is cancelled is an OK
-        response whose run says so. Losing the call does not end the run. Errors as for Run.
+        response whose run says so. Losing the call does not end the run, unless its disconnect policy says so. Errors as
+        for Run.
         The request is the same on purpose, so that a caller can switch:
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachRun(self, request, context):
+        """Follows a run from any of its events: first those that are there, then those to come, each once. Works during and
+        after the run, on any server. The stream ends after the event that ends or pauses the run; at once, and without
+        events, when after_sequence is that of the last one. Errors: NOT_FOUND/RUN_NOT_FOUND, OUT_OF_RANGE/EVENTS_TRIMMED
+        when the events asked for are no longer kept (metadata "oldest_sequence" names the first that is),
+        UNAVAILABLE/DRAINING (metadata "run_id", "last_sequence") when this server is going away: attach to a peer after
+        that sequence.
+        One handler for all that follow a run:
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ContinueRun(self, request, context):
+        """Resolves what a paused run waits for and follows it from there; the sequence goes on. Works on any server, also
+        after all of them were restarted. Either all requirements are resolved or nothing happens. Errors: as for
+        AttachRun, and INVALID_ARGUMENT/INVALID_INPUT with a path into resolutions, FAILED_PRECONDITION/RUN_NOT_PAUSED,
+        ALREADY_EXISTS/REQUEST_ID_REUSED.
+        One handler for all that follow a run:
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,9 +153,9 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-        when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
-        process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
+        """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
+        server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
+        NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +173,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.Execute,
                     request_deserializer=dragoman_dot_v1_dot_run__service__pb2.RunRequest.FromString,
                     response_serializer=dragoman_dot_v1_dot_run__service__pb2.ExecuteResponse.SerializeToString,
+            ),
+            'AttachRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttachRun,
+                    request_deserializer=dragoman_dot_v1_dot_run__service__pb2.AttachRunRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_event__pb2.RunEvent.SerializeToString,
+            ),
+            'ContinueRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.ContinueRun,
+                    request_deserializer=dragoman_dot_v1_dot_run__service__pb2.ContinueRunRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_event__pb2.RunEvent.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -156,10 +208,11 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService:
-    """Starts, follows, reads and cancels runs.
+    """Starts, follows, continues, reads and cancels runs.
 
-    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and GetRun
-    tells how it ended. What fails before a run exists is a status code; how a run ends is its last event.
+    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and AttachRun
+    follows it from where the stream broke, through any server on the same database. What fails before a run exists is a
+    status code; how a run ends is its last event.
     """
 
     @staticmethod
@@ -206,6 +259,60 @@ class RunService:
             '/dragoman.v1.RunService/Execute',
             dragoman_dot_v1_dot_run__service__pb2.RunRequest.SerializeToString,
             dragoman_dot_v1_dot_run__service__pb2.ExecuteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dragoman.v1.RunService/AttachRun',
+            dragoman_dot_v1_dot_run__service__pb2.AttachRunRequest.SerializeToString,
+            dragoman_dot_v1_dot_event__pb2.RunEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ContinueRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dragoman.v1.RunService/ContinueRun',
+            dragoman_dot_v1_dot_run__service__pb2.ContinueRunRequest.SerializeToString,
+            dragoman_dot_v1_dot_event__pb2.RunEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,10 +28,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """Starts, follows, reads and cancels runs.
+    """Starts, follows, continues, reads and cancels runs.
 
-    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and GetRun
-    tells how it ended. What fails before a run exists is a status code; how a run ends is its last event.
+    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and AttachRun
+    follows it from where the stream broke, through any server on the same database. What fails before a run exists is a
+    status code; how a run ends is its last event.
     """
 
     @_typing.overload
@@ -39,18 +40,40 @@ class RunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     Run: _grpc.UnaryStreamMultiCallable[_run_service_pb2.RunRequest, _event_pb2.RunEvent]
-    """Starts a run and follows it. The stream ends after the event that ends the run. Errors before the first event:
-    NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA, MEDIA_TOO_LARGE),
-    FAILED_PRECONDITION/SESSION_BUSY, RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
+    """Starts a run and follows it. The stream ends after the event that ends or pauses the run. Errors before the first
+    event: NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA,
+    MEDIA_TOO_LARGE), FAILED_PRECONDITION/SESSION_BUSY, ALREADY_EXISTS/REQUEST_ID_REUSED,
+    RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
     All calls that follow a run stream the same message, so that a client has one handler:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     Execute: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RunRequest, _run_service_pb2.ExecuteResponse]
     """The same run as one answer, for callers that do not stream. A run that fails, pauses or is cancelled is an OK
-    response whose run says so. Losing the call does not end the run. Errors as for Run.
+    response whose run says so. Losing the call does not end the run, unless its disconnect policy says so. Errors as
+    for Run.
     The request is the same on purpose, so that a caller can switch:
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
+    AttachRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.AttachRunRequest, _event_pb2.RunEvent]
+    """Follows a run from any of its events: first those that are there, then those to come, each once. Works during and
+    after the run, on any server. The stream ends after the event that ends or pauses the run; at once, and without
+    events, when after_sequence is that of the last one. Errors: NOT_FOUND/RUN_NOT_FOUND, OUT_OF_RANGE/EVENTS_TRIMMED
+    when the events asked for are no longer kept (metadata "oldest_sequence" names the first that is),
+    UNAVAILABLE/DRAINING (metadata "run_id", "last_sequence") when this server is going away: attach to a peer after
+    that sequence.
+    One handler for all that follow a run:
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
+    ContinueRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.ContinueRunRequest, _event_pb2.RunEvent]
+    """Resolves what a paused run waits for and follows it from there; the sequence goes on. Works on any server, also
+    after all of them were restarted. Either all requirements are resolved or nothing happens. Errors: as for
+    AttachRun, and INVALID_ARGUMENT/INVALID_INPUT with a path into resolutions, FAILED_PRECONDITION/RUN_NOT_PAUSED,
+    ALREADY_EXISTS/REQUEST_ID_REUSED.
+    One handler for all that follow a run:
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
@@ -58,33 +81,56 @@ class RunServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
-    """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-    when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
-    process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
+    """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
+    server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
+    NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
     """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """Starts, follows, reads and cancels runs.
+    """Starts, follows, continues, reads and cancels runs.
 
-    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and GetRun
-    tells how it ended. What fails before a run exists is a status code; how a run ends is its last event.
+    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and AttachRun
+    follows it from where the stream broke, through any server on the same database. What fails before a run exists is a
+    status code; how a run ends is its last event.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.UnaryStreamMultiCallable[_run_service_pb2.RunRequest, _event_pb2.RunEvent]  # type: ignore[assignment]
-    """Starts a run and follows it. The stream ends after the event that ends the run. Errors before the first event:
-    NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA, MEDIA_TOO_LARGE),
-    FAILED_PRECONDITION/SESSION_BUSY, RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
+    """Starts a run and follows it. The stream ends after the event that ends or pauses the run. Errors before the first
+    event: NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA,
+    MEDIA_TOO_LARGE), FAILED_PRECONDITION/SESSION_BUSY, ALREADY_EXISTS/REQUEST_ID_REUSED,
+    RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
     All calls that follow a run stream the same message, so that a client has one handler:
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     Execute: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RunRequest, _run_service_pb2.ExecuteResponse]  # type: ignore[assignment]
     """The same run as one answer, for callers that do not stream. A run that fails, pauses or is cancelled is an OK
-    response whose run says so. Losing the call does not end the run. Errors as for Run.
+    response whose run says so. Losing the call does not end the run, unless its disconnect policy says so. Errors as
+    for Run.
     The request is the same on purpose, so that a caller can switch:
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
+    AttachRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.AttachRunRequest, _event_pb2.RunEvent]  # type: ignore[assignment]
+    """Follows a run from any of its events: first those that are there, then those to come, each once. Works during and
+    after the run, on any server. The stream ends after the event that ends or pauses the run; at once, and without
+    events, when after_sequence is that of the last one. Errors: NOT_FOUND/RUN_NOT_FOUND, OUT_OF_RANGE/EVENTS_TRIMMED
+    when the events asked for are no longer kept (metadata "oldest_sequence" names the first that is),
+    UNAVAILABLE/DRAINING (metadata "run_id", "last_sequence") when this server is going away: attach to a peer after
+    that sequence.
+    One handler for all that follow a run:
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
+    ContinueRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.ContinueRunRequest, _event_pb2.RunEvent]  # type: ignore[assignment]
+    """Resolves what a paused run waits for and follows it from there; the sequence goes on. Works on any server, also
+    after all of them were restarted. Either all requirements are resolved or nothing happens. Errors: as for
+    AttachRun, and INVALID_ARGUMENT/INVALID_INPUT with a path into resolutions, FAILED_PRECONDITION/RUN_NOT_PAUSED,
+    ALREADY_EXISTS/REQUEST_ID_REUSED.
+    One handler for all that follow a run:
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -92,16 +138,17 @@ class RunServiceAsyncStub(RunServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-    when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
-    process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
+    """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
+    server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
+    NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Starts, follows, reads and cancels runs.
+    """Starts, follows, continues, reads and cancels runs.
 
-    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and GetRun
-    tells how it ended. What fails before a run exists is a status code; how a run ends is its last event.
+    A run belongs to the server, not to the call that started it: when the stream is lost the run goes on, and AttachRun
+    follows it from where the stream broke, through any server on the same database. What fails before a run exists is a
+    status code; how a run ends is its last event.
     """
 
     @_abc_1.abstractmethod
@@ -110,9 +157,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.RunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_pb2.RunEvent], _abc.AsyncIterator[_event_pb2.RunEvent]]:
-        """Starts a run and follows it. The stream ends after the event that ends the run. Errors before the first event:
-        NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA, MEDIA_TOO_LARGE),
-        FAILED_PRECONDITION/SESSION_BUSY, RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
+        """Starts a run and follows it. The stream ends after the event that ends or pauses the run. Errors before the first
+        event: NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA,
+        MEDIA_TOO_LARGE), FAILED_PRECONDITION/SESSION_BUSY, ALREADY_EXISTS/REQUEST_ID_REUSED,
+        RESOURCE_EXHAUSTED/TOO_MANY_RUNS, UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
         All calls that follow a run stream the same message, so that a client has one handler:
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -125,9 +173,42 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ExecuteResponse, _abc.Awaitable[_run_service_pb2.ExecuteResponse]]:
         """The same run as one answer, for callers that do not stream. A run that fails, pauses or is cancelled is an OK
-        response whose run says so. Losing the call does not end the run. Errors as for Run.
+        response whose run says so. Losing the call does not end the run, unless its disconnect policy says so. Errors as
+        for Run.
         The request is the same on purpose, so that a caller can switch:
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+
+    @_abc_1.abstractmethod
+    def AttachRun(
+        self,
+        request: _run_service_pb2.AttachRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_pb2.RunEvent], _abc.AsyncIterator[_event_pb2.RunEvent]]:
+        """Follows a run from any of its events: first those that are there, then those to come, each once. Works during and
+        after the run, on any server. The stream ends after the event that ends or pauses the run; at once, and without
+        events, when after_sequence is that of the last one. Errors: NOT_FOUND/RUN_NOT_FOUND, OUT_OF_RANGE/EVENTS_TRIMMED
+        when the events asked for are no longer kept (metadata "oldest_sequence" names the first that is),
+        UNAVAILABLE/DRAINING (metadata "run_id", "last_sequence") when this server is going away: attach to a peer after
+        that sequence.
+        One handler for all that follow a run:
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+
+    @_abc_1.abstractmethod
+    def ContinueRun(
+        self,
+        request: _run_service_pb2.ContinueRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_pb2.RunEvent], _abc.AsyncIterator[_event_pb2.RunEvent]]:
+        """Resolves what a paused run waits for and follows it from there; the sequence goes on. Works on any server, also
+        after all of them were restarted. Either all requirements are resolved or nothing happens. Errors: as for
+        AttachRun, and INVALID_ARGUMENT/INVALID_INPUT with a path into resolutions, FAILED_PRECONDITION/RUN_NOT_PAUSED,
+        ALREADY_EXISTS/REQUEST_ID_REUSED.
+        One handler for all that follow a run:
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
 
@@ -153,9 +234,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
-        """Ends a run, keeping what it has written and spent. Idempotent: a run that has ended is returned as it is. Returns
-        when the run has ended. Errors: NOT_FOUND/RUN_NOT_FOUND, FAILED_PRECONDITION/RUN_NOT_RESUMABLE for a run that another
-        process on the same database is running, UNAVAILABLE/STORAGE_UNAVAILABLE.
+        """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
+        server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
+        NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dragoman/v1/session_service.proto\x12\x0b\x64ragoman.v1\x1a\x19\x64ragoman/v1/message.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x34\n\x08metadata\x18\x04 \x03(\x0b\x32\".dragoman.v1.Session.MetadataEntry\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmessage_count\x18\x08 \x01(\x03\x12\x11\n\trun_count\x18\t \x01(\x03\x12\x15\n\ractive_run_id\x18\n \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd6\x01\n\x14\x43reateSessionRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05title\x18\x03 \x01(\t\x12\x41\n\x08metadata\x18\x04 \x03(\x0b\x32/.dragoman.v1.CreateSessionRequest.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x15\x43reateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.dragoman.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.dragoman.v1.Session\"P\n\x13ListSessionsRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.dragoman.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xde\x01\n\x14UpdateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x41\n\x08metadata\x18\x03 \x03(\x0b\x32/.dragoman.v1.UpdateSessionRequest.MetadataEntry\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x15UpdateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.dragoman.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xb9\x01\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12(\n\x05order\x18\x03 \x01(\x0e\x32\x19.dragoman.v1.MessageOrder\x12\x17\n\x0finclude_members\x18\x04 \x01(\x08\x12\x14\n\x0cinline_media\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"W\n\x14ListMessagesResponse\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.dragoman.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*m\n\x0cMessageOrder\x12\x1d\n\x19MESSAGE_ORDER_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMESSAGE_ORDER_OLDEST_FIRST\x10\x01\x12\x1e\n\x1aMESSAGE_ORDER_NEWEST_FIRST\x10\x02\x32\x91\x04\n\x0eSessionService\x12V\n\rCreateSession\x12!.dragoman.v1.CreateSessionRequest\x1a\".dragoman.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.dragoman.v1.GetSessionRequest\x1a\x1f.dragoman.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .dragoman.v1.ListSessionsRequest\x1a!.dragoman.v1.ListSessionsResponse\x12V\n\rUpdateSession\x12!.dragoman.v1.UpdateSessionRequest\x1a\".dragoman.v1.UpdateSessionResponse\x12V\n\rDeleteSession\x12!.dragoman.v1.DeleteSessionRequest\x1a\".dragoman.v1.DeleteSessionResponse\x12S\n\x0cListMessages\x12 .dragoman.v1.ListMessagesRequest\x1a!.dragoman.v1.ListMessagesResponseBc\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dragoman/v1/session_service.proto\x12\x0b\x64ragoman.v1\x1a\x19\x64ragoman/v1/message.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x34\n\x08metadata\x18\x04 \x03(\x0b\x32\".dragoman.v1.Session.MetadataEntry\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmessage_count\x18\x08 \x01(\x03\x12\x11\n\trun_count\x18\t \x01(\x03\x12\x15\n\ractive_run_id\x18\n \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xea\x01\n\x14\x43reateSessionRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05title\x18\x03 \x01(\t\x12\x41\n\x08metadata\x18\x04 \x03(\x0b\x32/.dragoman.v1.CreateSessionRequest.MetadataEntry\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x15\x43reateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.dragoman.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.dragoman.v1.Session\"P\n\x13ListSessionsRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.dragoman.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xde\x01\n\x14UpdateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x41\n\x08metadata\x18\x03 \x03(\x0b\x32/.dragoman.v1.UpdateSessionRequest.MetadataEntry\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x15UpdateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.dragoman.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xb9\x01\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12(\n\x05order\x18\x03 \x01(\x0e\x32\x19.dragoman.v1.MessageOrder\x12\x17\n\x0finclude_members\x18\x04 \x01(\x08\x12\x14\n\x0cinline_media\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"W\n\x14ListMessagesResponse\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.dragoman.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*m\n\x0cMessageOrder\x12\x1d\n\x19MESSAGE_ORDER_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMESSAGE_ORDER_OLDEST_FIRST\x10\x01\x12\x1e\n\x1aMESSAGE_ORDER_NEWEST_FIRST\x10\x02\x32\x91\x04\n\x0eSessionService\x12V\n\rCreateSession\x12!.dragoman.v1.CreateSessionRequest\x1a\".dragoman.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.dragoman.v1.GetSessionRequest\x1a\x1f.dragoman.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .dragoman.v1.ListSessionsRequest\x1a!.dragoman.v1.ListSessionsResponse\x12V\n\rUpdateSession\x12!.dragoman.v1.UpdateSessionRequest\x1a\".dragoman.v1.UpdateSessionResponse\x12V\n\rDeleteSession\x12!.dragoman.v1.DeleteSessionRequest\x1a\".dragoman.v1.DeleteSessionResponse\x12S\n\x0cListMessages\x12 .dragoman.v1.ListMessagesRequest\x1a!.dragoman.v1.ListMessagesResponseBc\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,40 +42,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_UPDATESESSIONREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_UPDATESESSIONREQUEST_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_MESSAGEORDER']._serialized_start=1729
-  _globals['_MESSAGEORDER']._serialized_end=1838
+  _globals['_MESSAGEORDER']._serialized_start=1749
+  _globals['_MESSAGEORDER']._serialized_end=1858
   _globals['_SESSION']._serialized_start=175
   _globals['_SESSION']._serialized_end=538
   _globals['_SESSION_METADATAENTRY']._serialized_start=491
   _globals['_SESSION_METADATAENTRY']._serialized_end=538
   _globals['_CREATESESSIONREQUEST']._serialized_start=541
-  _globals['_CREATESESSIONREQUEST']._serialized_end=755
+  _globals['_CREATESESSIONREQUEST']._serialized_end=775
   _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_start=491
   _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_end=538
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=757
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=819
-  _globals['_GETSESSIONREQUEST']._serialized_start=821
-  _globals['_GETSESSIONREQUEST']._serialized_end=860
-  _globals['_GETSESSIONRESPONSE']._serialized_start=862
-  _globals['_GETSESSIONRESPONSE']._serialized_end=921
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=923
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1003
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1005
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1092
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=1095
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=1317
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=777
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=839
+  _globals['_GETSESSIONREQUEST']._serialized_start=841
+  _globals['_GETSESSIONREQUEST']._serialized_end=880
+  _globals['_GETSESSIONRESPONSE']._serialized_start=882
+  _globals['_GETSESSIONRESPONSE']._serialized_end=941
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=943
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1023
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1025
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1112
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=1115
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1337
   _globals['_UPDATESESSIONREQUEST_METADATAENTRY']._serialized_start=491
   _globals['_UPDATESESSIONREQUEST_METADATAENTRY']._serialized_end=538
-  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1319
-  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1381
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1383
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1425
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1427
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1450
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=1453
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=1638
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1640
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1727
-  _globals['_SESSIONSERVICE']._serialized_start=1841
-  _globals['_SESSIONSERVICE']._serialized_end=2370
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1339
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1401
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1403
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1445
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1447
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1470
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1473
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1658
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1660
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1747
+  _globals['_SESSIONSERVICE']._serialized_start=1861
+  _globals['_SESSIONSERVICE']._serialized_end=2390
 # @@protoc_insertion_point(module_scope)

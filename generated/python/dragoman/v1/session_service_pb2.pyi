@@ -94,7 +94,7 @@ class Session(_message.Message):
     run_count: _builtins.int
     """Runs started in it."""
     active_run_id: _builtins.str
-    """The run that is using it now; empty when it is free."""
+    """The run that has its turn, running or paused; empty when it is free."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own labels."""
@@ -163,10 +163,16 @@ class CreateSessionRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     agent_name: _builtins.str
     """The agent to talk to. Required."""
     title: _builtins.str
     """A title for people; optional, at most 255 characters."""
+    request_id: _builtins.str
+    """The caller's own id of this request, for safe retries: the same id with the same request returns the session that the
+    first one made; with another request it is REQUEST_ID_REUSED. Unique per owner. 1 to 128 printable ASCII characters;
+    empty for none.
+    """
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
         """Input for the agent's own CreateSessionModel; its JSON Schema is Agent.session_inputs_schema."""
@@ -182,10 +188,11 @@ class CreateSessionRequest(_message.Message):
         inputs: _struct_pb2.Struct | None = ...,
         title: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "inputs", b"inputs", "metadata", b"metadata", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "inputs", b"inputs", "metadata", b"metadata", "request_id", b"request_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

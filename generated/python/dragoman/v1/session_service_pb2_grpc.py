@@ -73,7 +73,7 @@ class SessionServiceServicer:
 
     def CreateSession(self, request, context):
         """Makes a session. Its id is made by the server. Errors: NOT_FOUND/AGENT_NOT_FOUND, INVALID_ARGUMENT/INVALID_INPUT
-        with every violation of the agent's own CreateSessionModel.
+        with every violation of the agent's own CreateSessionModel, ALREADY_EXISTS/REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,7 +103,7 @@ class SessionServiceServicer:
     def DeleteSession(self, request, context):
         """Deletes a session with its messages, runs, events and the media that nothing else uses. The ledger of model calls
         is kept: what was spent stays spent. Errors: NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/SESSION_BUSY while a
-        run is using it.
+        run is using it, a paused one included.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class SessionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
     """Makes a session. Its id is made by the server. Errors: NOT_FOUND/AGENT_NOT_FOUND, INVALID_ARGUMENT/INVALID_INPUT
-    with every violation of the agent's own CreateSessionModel.
+    with every violation of the agent's own CreateSessionModel, ALREADY_EXISTS/REQUEST_ID_REUSED.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
     """One session. Errors: NOT_FOUND/SESSION_NOT_FOUND."""
@@ -46,7 +46,7 @@ class SessionServiceStub:
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
     """Deletes a session with its messages, runs, events and the media that nothing else uses. The ledger of model calls
     is kept: what was spent stays spent. Errors: NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/SESSION_BUSY while a
-    run is using it.
+    run is using it, a paused one included.
     """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
     """Messages of a session in their order. Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/PAGE_TOKEN_INVALID."""
@@ -58,7 +58,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
     """Makes a session. Its id is made by the server. Errors: NOT_FOUND/AGENT_NOT_FOUND, INVALID_ARGUMENT/INVALID_INPUT
-    with every violation of the agent's own CreateSessionModel.
+    with every violation of the agent's own CreateSessionModel, ALREADY_EXISTS/REQUEST_ID_REUSED.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """One session. Errors: NOT_FOUND/SESSION_NOT_FOUND."""
@@ -69,7 +69,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """Deletes a session with its messages, runs, events and the media that nothing else uses. The ledger of model calls
     is kept: what was spent stays spent. Errors: NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/SESSION_BUSY while a
-    run is using it.
+    run is using it, a paused one included.
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Messages of a session in their order. Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/PAGE_TOKEN_INVALID."""
@@ -84,7 +84,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.CreateSessionResponse, _abc.Awaitable[_session_service_pb2.CreateSessionResponse]]:
         """Makes a session. Its id is made by the server. Errors: NOT_FOUND/AGENT_NOT_FOUND, INVALID_ARGUMENT/INVALID_INPUT
-        with every violation of the agent's own CreateSessionModel.
+        with every violation of the agent's own CreateSessionModel, ALREADY_EXISTS/REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +119,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
         """Deletes a session with its messages, runs, events and the media that nothing else uses. The ledger of model calls
         is kept: what was spent stays spent. Errors: NOT_FOUND/SESSION_NOT_FOUND, FAILED_PRECONDITION/SESSION_BUSY while a
-        run is using it.
+        run is using it, a paused one included.
         """
 
     @_abc_1.abstractmethod
