@@ -102,6 +102,16 @@ class Totals:
     model_calls: int = 0
     unpriced_calls: int = 0
 
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.usage + other.usage,
+            self.usd + other.usd,
+            self.amount + other.amount,
+            self.currency,
+            self.model_calls + other.model_calls,
+            self.unpriced_calls + other.unpriced_calls,
+        )
+
 
 class CallStatus(StrEnum):
     """How a model call ended."""
@@ -360,5 +370,8 @@ class RunEnd:
     """Whether some of `calls` may have been booked before: they are replaced."""
     pause: Pause | None = None
     """When it pauses."""
+    only_paused: bool = False
+    """Set when a process that does not hold it ends a paused run: only if it is paused still, at the sequence before
+    `chunk`."""
     lapsed: timedelta | None = None
     """Set when another process ends it as abandoned: only if its lease is still older than this by the database's clock."""

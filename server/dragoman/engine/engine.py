@@ -1,45 +1,95 @@
-"""Starts runs, finds them again, ends them, and keeps the promise that each has exactly one end.
+"""Starts runs, finds them again, continues and ends them, and keeps the promise that each has exactly one end.
 
-A run is claimed in the store before anything else happens: its row and its session's turn in one transaction. From then
-on a task of the engine owns it, and the call that asked for it is only an observer.
+A run is claimed in the store before anything else happens: its row, the caller's request id and its session's turn (or its
+place in the queue) in one transaction. From then on a task of the engine owns it, and the call that asked for it is only
+an observer. Any process can be asked for any run: one that is held here is followed from memory, any other through the
+store (`watch`); a wish to end it is left in the store for whoever holds it.
 
 Every process says of its runs, from time to time, that it lives (a lease). A run whose process is silent for longer is
-ended as abandoned by whoever notices, and its session is free again; it is never executed a second time. A process that
-was silent for that long, and lives after all, looks whether its runs are still its own: who watches one that is not is
-told so, and is never shown a second end.
+ended as abandoned by whoever notices (`keeper`), and its session is free again; it is never executed a second time. A process
+that was silent for that long, and lives after all, is told by the store that its end came too late: who watches there is
+sent to the end that counts, and what was spent is booked all the same.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Collection, Coroutine, Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from dragoman import ids
-from dragoman.engine import states, terminal
-from dragoman.engine.log import CATCH_UP_BYTES, RunLog
-from dragoman.engine.ports import Catalog, Outcome, Page, Pricer, RunDraft, Runner, RunOrder, Store
-from dragoman.engine.run import LiveRun
-from dragoman.engine.states import Step
-from dragoman.engine.terminal import Cancellation
+from dragoman.engine import elsewhere
+from dragoman.engine.keeper import Keeper
+from dragoman.engine.log import RunLog
+from dragoman.engine.meter import RunMeter
+from dragoman.engine.ports import (
+    Catalog,
+    Continuation,
+    Continued,
+    ContinueDraft,
+    Ended,
+    Meter,
+    Notice,
+    Pricer,
+    RunDraft,
+    Runner,
+    RunOrder,
+    Signals,
+    Started,
+    Store,
+)
+from dragoman.engine.run import LiveRun, Past
+from dragoman.engine.watch import StoredRun, Watcher
 from dragoman.engine.writer import EventWriter
-from dragoman.errors import Draining, RunNotFound, RunNotResumable, StorageUnavailable, TooManyRuns
-from dragoman.records import EventChunk, Owner, Run, RunEnd, RunStatus, Session, Totals, utcnow
+from dragoman.errors import (
+    Draining,
+    InvalidInput,
+    RunNotFound,
+    RunNotResumable,
+    StorageUnavailable,
+    TooManyRuns,
+    Violation,
+)
+from dragoman.records import (
+    Cancellation,
+    Limits,
+    ModelCall,
+    Owner,
+    RequestKey,
+    Run,
+    RunCalls,
+    RunEnd,
+    RunStatus,
+    Session,
+    TokenUsage,
+    Totals,
+    utcnow,
+)
 from dragoman.v1 import event_pb2
 
 T = TypeVar("T")
+
+FollowedRun: TypeAlias = LiveRun | StoredRun
+"""A run that can be followed here: held by this process, or through the store."""
 
 logger = logging.getLogger(__name__)
 
 WRITE_INTERVAL = 0.05
 """Seconds over which the events of all runs are gathered into one write."""
 
-MESSAGES_AT_A_TIME = 200
+RETRY_PAUSE = 2.0
+"""Seconds after which a run that was interrupted while paused is ended again, when the store did not answer."""
 
 
 class Engine:
-    """All runs of one process. Made and used on one event loop."""
+    """All runs of one process. Made and used on one event loop.
+
+    `lease`: seconds of silence after which others take this process for dead. `poll_interval`: seconds between two looks
+    for what others did. `max_queued_runs`: runs that may wait for one session. `pause_timeout`: seconds in which a paused
+    run has to be continued. `limits`: what any run may spend at most.
+    """
 
     def __init__(
         self,
@@ -48,74 +98,129 @@ class Engine:
         runner: Runner,
         store: Store,
         pricer: Pricer,
+        signals: Signals,
         max_runs: int = 1000,
         flush_interval: float = 0.025,
         lease: float = 30.0,
+        poll_interval: float = 0.25,
+        max_queued_runs: int = 16,
+        pause_timeout: float = 24 * 3600.0,
+        limits: Limits | None = None,
+        event_retention: timedelta = timedelta(days=7),
+        request_retention: timedelta = timedelta(days=7),
     ) -> None:
         self._catalog = catalog
         self._runner = runner
         self._store = store
         self._pricer = pricer
+        self._signals = signals
         self._max_runs = max_runs
         self._flush_interval = flush_interval
-        self._lease = lease
-        self._writer = EventWriter(store, interval=WRITE_INTERVAL)
+        self._max_queued_runs = max_queued_runs
+        self._pause_timeout = pause_timeout
+        self._limits = limits or Limits()
+        self._id = ids.new_id()
+        self._writer = EventWriter(store, interval=WRITE_INTERVAL, on_appended=self._appended)
+        self._watcher = Watcher(store, poll_interval)
+        self._keeper = Keeper(
+            store,
+            self,
+            self._id,
+            lease=lease,
+            poll_interval=poll_interval,
+            event_retention=event_retention,
+            request_retention=request_retention,
+        )
         self._live: dict[UUID, LiveRun] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = 0
         self._draining = False
-        self._keepers: list[asyncio.Task[None]] = []
-        # Since when the store has known that this process lives, and runs that may have been ended by another one.
-        self._renewed = 0.0
-        self._doubted: set[UUID] = set()
+        self._services: list[asyncio.Task[None]] = []
 
     @property
     def active_runs(self) -> int:
-        """Runs under way, or about to be, in this process."""
+        """Runs under way, waiting, or about to be, in this process."""
         return len(self._live) + self._starting
 
     async def open(self) -> None:
-        """Starts the writer and the keeper of leases; ends what was abandoned before."""
-        self._renewed = asyncio.get_running_loop().time()
-        self._keepers = [
+        """Starts the writer, the watcher and the keeper; ends what was abandoned before."""
+        self._signals.listen(self._signalled)
+        self._services = [
             asyncio.create_task(self._writer.run(), name="event-writer"),
-            asyncio.create_task(self._keep_leases(), name="lease-keeper"),
+            asyncio.create_task(self._watcher.run(), name="watcher"),
+            *self._keeper.loops(),
         ]
 
-    async def start(self, draft: RunDraft) -> LiveRun:
-        """Claims and starts a run. Once claimed it goes on, whatever becomes of the caller.
+    # What callers ask for
 
-        Raises AgentNotFound, SessionNotFound, SessionBusy, TooManyRuns, Draining, StorageUnavailable.
+    async def start(self, draft: RunDraft) -> FollowedRun:
+        """Claims and starts a run, or finds the one that the same request started before. Once claimed it goes on,
+        whatever becomes of the caller.
+
+        Raises AgentNotFound, SessionNotFound, SessionBusy, InvalidInput (a limit of cost for a model without a price),
+        RequestIdReused, TooManyRuns, Draining, StorageUnavailable.
         """
-        if self._draining:
-            raise Draining()
-        if self.active_runs >= self._max_runs:
-            raise TooManyRuns(self._max_runs)
-        self._starting += 1
-        claim = self._own(self._claim(draft), "start")
-        claim.add_done_callback(self._claimed)
-        return await asyncio.shield(claim)
+        self._admit()
+        return await self._claimed(self._claim(draft), "start")
 
-    async def cancel(self, owner: Owner, run_id: UUID, *, by: str, note: str) -> Run:
-        """Ends a run for its owner and returns it as it is then. Idempotent.
+    async def resume(self, draft: ContinueDraft) -> FollowedRun:
+        """Continues a paused run here, or finds it when the same request has continued it before.
 
-        Raises RunNotFound, StorageUnavailable; RunNotResumable for one that another process is running.
+        Raises RunNotFound, RunNotPaused, AgentNotFound (it stays paused), RequestIdReused, TooManyRuns, Draining,
+        StorageUnavailable.
         """
+        self._admit()
+        return await self._claimed(self._claim_paused(draft), "resume")
+
+    async def find(self, owner: Owner, request: RequestKey) -> FollowedRun | None:
+        """The run that the same request started or continued. Raises RequestIdReused, StorageUnavailable."""
+        record = await self._store.find_request(owner, request)
+        if record is None or record.run_id is None:
+            return None
+        live = self._live.get(record.run_id)
+        if live is not None and live.after_sequence == record.after_sequence:
+            return live
+        run = await self._store.get_run(owner, record.run_id)
+        return self._followed(run, record.after_sequence)
+
+    async def attach(self, owner: Owner, run_id: UUID) -> FollowedRun:
+        """A run of the owner's, wherever it runs or ran. Raises RunNotFound, StorageUnavailable."""
         live = self._live.get(run_id)
         if live is not None and live.run.owner == owner:
-            live.cancel(Cancellation(event_pb2.CANCEL_REASON_CALLER, by, note))
-            return await live.wait()
-        run = await self._store.get_run(owner, run_id)
-        if states.advance(run.status, Step.CANCEL) is None:
-            return run
-        if run.status is RunStatus.RUNNING:
-            raise RunNotResumable(run_id)
-        await self._end_elsewhere(run, Cancellation(event_pb2.CANCEL_REASON_CALLER, by, note))
-        return await self._store.get_run(owner, run_id)
+            return live
+        return self._followed(await self._store.get_run(owner, run_id))
+
+    async def cancel(self, owner: Owner, run_id: UUID, *, by: str, note: str) -> Run:
+        """Ends a run for its owner, wherever it runs, and returns it as it is then. Idempotent.
+
+        Raises RunNotFound, StorageUnavailable.
+        """
+        cancellation = Cancellation(event_pb2.CANCEL_REASON_CALLER, by, note)
+        live = self._live.get(run_id)
+        if live is not None and live.run.owner == owner:
+            live.cancel(cancellation)
+            try:
+                run = await live.wait()
+            except RunNotResumable:
+                return await self._store.get_run(owner, run_id)
+            if run.status.final:
+                return run
+        while not (run := await self._store.request_cancel(owner, run_id, cancellation)).status.final:
+            if run.status is RunStatus.PAUSED:
+                self.handed_over(run, await elsewhere.end_paused(self._store, run, cancellation))
+                continue
+            live = self._live.get(run_id)
+            if live is not None:
+                live.cancel(cancellation)
+            self._signals.tell((run_id,))
+            await StoredRun(run, self._store, self._watcher).wait()
+        return run
 
     async def drain(self, grace: float) -> None:
-        """Starts nothing new; lets what runs finish for `grace` seconds; ends the rest as drained."""
+        """Starts nothing new and sends those who follow runs of other processes to a peer; lets what runs here finish
+        for `grace` seconds; ends the rest as drained."""
         self._draining = True
+        self._watcher.stop()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
         if self._tasks:
@@ -132,16 +237,101 @@ class Engine:
     async def close(self) -> None:
         """Ends what still runs, stores what is left, stops the engine's own tasks."""
         await self.drain(0)
-        for keeper in self._keepers:
-            keeper.cancel()
-        for ended in await asyncio.gather(*self._keepers, return_exceptions=True):
+        for service in self._services:
+            service.cancel()
+        for ended in await asyncio.gather(*self._services, return_exceptions=True):
             if isinstance(ended, Exception):
                 logger.error("a task of the engine had failed", exc_info=ended)
-        self._keepers = []
+        self._services = []
 
-    async def _claim(self, draft: RunDraft) -> LiveRun:
+    # What the keeper asks for
+
+    def held(self) -> Mapping[UUID, LiveRun]:
+        """All runs that are under way or waiting here, as they are at this moment."""
+        return dict(self._live)
+
+    def heed(self, notice: Notice, live: LiveRun) -> None:
+        """Does what another process wants of a run that was held here when the store was asked."""
+        if not notice.status.held:
+            # Ended by another process: what it still does is kept by nobody but the ledger. To one that has just ended or
+            # paused here, by itself, it means nothing.
+            live.cancel(Cancellation(event_pb2.CANCEL_REASON_ABANDONED))
+        elif notice.cancellation is not None:
+            live.cancel(notice.cancellation)
+        elif notice.status is RunStatus.RUNNING:
+            live.grant()
+
+    def handed_over(self, run: Run, ended: Ended) -> None:
+        """A run was ended, and perhaps another one has got its session's turn."""
+        told = [run.id]
+        if ended.next_run_id is not None:
+            told.append(ended.next_run_id)
+            if (following := self._live.get(ended.next_run_id)) is not None:
+                following.grant()
+        self._watcher.hurry(told)
+        self._signals.tell(told)
+
+    # Inside
+
+    def _admit(self) -> None:
+        if self._draining:
+            raise Draining()
+        if self.active_runs >= self._max_runs:
+            raise TooManyRuns(self._max_runs)
+
+    async def _claimed(self, claim: Coroutine[Any, Any, FollowedRun], name: str) -> FollowedRun:
+        """What `claim` comes to; it is carried through when the caller leaves."""
+        self._starting += 1
+        task = self._own(claim, name)
+        task.add_done_callback(self._on_claimed)
+        return await asyncio.shield(task)
+
+    def _on_claimed(self, claim: "asyncio.Task[FollowedRun]") -> None:
+        self._starting -= 1
+        if not claim.cancelled():
+            claim.exception()  # the caller may have left: what went wrong is then nobody's
+
+    async def _claim(self, draft: RunDraft) -> FollowedRun:
+        deadline = _at(draft.deadline)
+        run, session = self._plan(draft)
+        started = await self._store.start_run(
+            run,
+            None if draft.session else session,
+            conflict=draft.conflict,
+            max_queued=self._max_queued_runs,
+            request=draft.request,
+        )
+        if not started.created:
+            return self._followed(started.run)
+        order = RunOrder(
+            run_id=run.id,
+            owner=draft.owner,
+            session=started.session,
+            agent_name=draft.agent_name,
+            message=draft.message,
+            media=draft.media,
+            inputs=draft.inputs,
+            metadata=draft.metadata,
+        )
+        live = self._conduct(
+            started.run,
+            order,
+            Past(totals=Totals(currency=self._pricer.currency)),
+            position=started.position,
+            cancel_on_disconnect=draft.cancel_on_disconnect,
+            deadline=deadline,
+        )
+        self._interrupt(started)
+        return live
+
+    def _plan(self, draft: RunDraft) -> tuple[Run, Session]:
+        """The run as it is to be, and its session. Raises AgentNotFound, InvalidInput."""
         agent = self._catalog.agent(draft.agent_name)
         now = utcnow()
+        if draft.limits.max_cost is not None and not self._priced(agent.provider, agent.model):
+            raise InvalidInput(
+                [Violation("limits.max_cost", f"cannot be kept: model {agent.model!r} has no known price")]
+            )
         session = draft.session or Session(
             id=ids.new_id(),
             owner=draft.owner,
@@ -164,43 +354,148 @@ class Engine:
             create_time=now,
             update_time=now,
             totals=Totals(currency=self._pricer.currency),
+            holder=self._id,
+            limits=draft.limits.within(self._catalog.limits(draft.agent_name)).within(self._limits),
         )
-        session = await self._store.start_run(run, None if draft.session else session)
-        order = RunOrder(
-            run_id=run.id,
-            owner=draft.owner,
-            session=session,
-            agent_name=draft.agent_name,
-            message=draft.message,
-            media=draft.media,
-            inputs=draft.inputs,
-            metadata=draft.metadata,
+        return run, session
+
+    def _priced(self, provider: str, model: str) -> bool:
+        return self._pricer.price(provider, model, TokenUsage(input_tokens=1), utcnow()) is not None
+
+    async def _claim_paused(self, draft: ContinueDraft) -> FollowedRun:
+        deadline = _at(draft.deadline)
+        paused = await self._store.get_run(draft.owner, draft.run_id)
+        self._catalog.agent(paused.agent_name)
+        continued = await self._store.continue_run(
+            draft.owner,
+            draft.run_id,
+            after_sequence=draft.after_sequence,
+            holder=self._id,
+            request=draft.request,
         )
-        log = RunLog(run.id, draft.owner, self._store, self._writer, self._flush_interval)
-        live = LiveRun(run, order, log, self._runner, self._write_end, self._pricer.currency)
+        if continued.pause is None:
+            return self._followed(continued.run, continued.after_sequence)
+        return self._conduct(
+            continued.run,
+            self._order_of(continued, draft),
+            Past(
+                after_sequence=continued.after_sequence,
+                totals=continued.run.totals,
+                message_ids=tuple(map(str, continued.message_ids)),
+                active=continued.pause.active,
+                content=continued.pause.content,
+            ),
+            cancel_on_disconnect=draft.cancel_on_disconnect,
+            deadline=deadline,
+        )
+
+    def _order_of(self, continued: Continued, draft: ContinueDraft) -> RunOrder:
+        pause = continued.pause
+        assert pause is not None  # noqa: S101 - asked by the only caller
+        return RunOrder(
+            run_id=continued.run.id,
+            owner=continued.run.owner,
+            session=continued.session,
+            agent_name=continued.run.agent_name,
+            message="",
+            media=(),
+            inputs={},
+            metadata=continued.run.metadata,
+            continuation=Continuation(pause.continuation, draft.resolutions, pause.content),
+        )
+
+    def _conduct(
+        self,
+        run: Run,
+        order: RunOrder,
+        past: Past,
+        *,
+        position: int = 0,
+        cancel_on_disconnect: bool,
+        deadline: float | None,
+    ) -> LiveRun:
+        """Gives the claimed run its task."""
+        log = RunLog(run.id, run.owner, self._store, self._writer, self._flush_interval, past.after_sequence)
+        live = LiveRun(
+            run,
+            order,
+            log,
+            self._runner,
+            self._meter,
+            self._write_end,
+            past=past,
+            pause_timeout=self._pause_timeout,
+            position=position,
+            cancel_on_disconnect=cancel_on_disconnect,
+            deadline=deadline,
+        )
         self._live[run.id] = live
-        self._own(self._conduct(live), f"run-{run.id}")
+        self._own(self._hold(live), f"run-{run.id}")
         return live
 
-    async def _conduct(self, live: LiveRun) -> None:
+    async def _hold(self, live: LiveRun) -> None:
         try:
             await live.conduct()
         finally:
-            self._live.pop(live.run_id, None)
-            self._doubted.discard(live.run_id)
+            # Continued here before its task had quite ended, it is another one's by now.
+            if self._live.get(live.run_id) is live:
+                del self._live[live.run_id]
+
+    def _meter(self, live: LiveRun) -> Meter:
+        run = live.run
+        ledger = RunCalls(run.id, run.session_id, run.owner, run.agent_name, self._pricer.currency, ())
+
+        def book(call: ModelCall) -> None:
+            live.booked = True
+            self._writer.book(ledger, call)
+
+        before = replace(run.totals, currency=self._pricer.currency)
+        return RunMeter(run.limits, before, end=live.cancel, book=book)
 
     async def _write_end(self, end: RunEnd) -> None:
         """Writes the end of one of our runs. Raises RunNotResumable when it was ended by another process."""
-        await self._store.end_run(end)
-        if end.run_id in self._doubted or self._lapsed():
-            stored = await self._store.get_run(end.owner, end.run_id)
-            if stored.last_event != end.chunk.events[-1]:
-                raise RunNotResumable(end.run_id)
+        try:
+            ended = await self._store.end_run(end)
+        except RunNotFound:  # ended by another process, and then deleted with its session
+            raise RunNotResumable(end.run_id) from None
+        if not ended.stored:
+            raise RunNotResumable(end.run_id)
+        if end.status.final and (live := self._live.get(end.run_id)) is not None:
+            self.handed_over(live.run, ended)
+        else:
+            self._signals.tell((end.run_id,))
 
-    def _claimed(self, claim: "asyncio.Task[LiveRun]") -> None:
-        self._starting -= 1
-        if not claim.cancelled():
-            claim.exception()  # the caller may have left: what went wrong is then nobody's
+    def _followed(self, run: Run, after_sequence: int = 0) -> FollowedRun:
+        live = self._live.get(run.id)
+        if live is not None and live.after_sequence == after_sequence:
+            return live
+        return StoredRun(run, self._store, self._watcher, after_sequence)
+
+    def _interrupt(self, started: Started) -> None:
+        """Ends those whose turn the run has come to take."""
+        told: list[UUID] = []
+        interrupted = Cancellation(event_pb2.CANCEL_REASON_INTERRUPTED)
+        for run in started.interrupted:
+            if (live := self._live.get(run.id)) is not None:
+                live.cancel(interrupted)
+            elif run.status is RunStatus.PAUSED:
+                self._own(self._end_interrupted(run, interrupted), f"interrupt-{run.id}")
+            else:
+                told.append(run.id)
+        self._signals.tell(told)
+
+    async def _end_interrupted(self, run: Run, cancellation: Cancellation) -> None:
+        while True:
+            try:
+                self.handed_over(run, await elsewhere.end_paused(self._store, run, cancellation))
+            except StorageUnavailable:
+                if self._draining:
+                    return  # it stays paused, and expires
+                await asyncio.sleep(RETRY_PAUSE)
+            except RunNotFound:
+                return
+            else:
+                return
 
     def _own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Runs `work` as a task that the engine waits for before it closes."""
@@ -209,82 +504,14 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _end_elsewhere(self, run: Run, cancellation: Cancellation) -> None:
-        """Ends a run that no task of any process is conducting, with what it has left in the store."""
-        sequence = run.last_sequence + 1
-        now = utcnow()
-        event = terminal.cancelled(await self._left_by(run), run.totals, cancellation)
-        event.sequence = sequence
-        event.create_time.FromDatetime(now)
-        await self._store.end_run(
-            RunEnd(
-                run_id=run.id,
-                session_id=run.session_id,
-                owner=run.owner,
-                status=RunStatus.CANCELLED,
-                end_time=now,
-                chunk=EventChunk(run.id, sequence, sequence, (event.SerializeToString(),)),
-                totals=run.totals,
-            )
-        )
+    def _appended(self, run_ids: Iterable[UUID]) -> None:
+        self._signals.tell(run_ids)
 
-    async def _left_by(self, run: Run) -> Outcome:
-        """The text and the messages that are stored of a run."""
-        outcome = Outcome()
-        position = 0
-        text: list[str] = []
-        while chunks := await self._store.read_events(run.owner, run.id, position, CATCH_UP_BYTES):
-            for chunk in chunks:
-                events = map(event_pb2.RunEvent.FromString, chunk.events)
-                text += [event.content_delta.text for event in events if not event.HasField("member")]
-            position = chunks[-1].last_sequence
-        outcome.content = "".join(text)
-        page: Page[int] = Page(MESSAGES_AT_A_TIME)
-        while found := await self._store.list_messages(run.owner, run.session_id, page, run_id=run.id):
-            outcome.messages += found
-            page = Page(MESSAGES_AT_A_TIME, found[-1].sequence)
-        return outcome
+    def _signalled(self, run_ids: Collection[UUID]) -> None:
+        """Another process says that something has changed."""
+        self._watcher.hurry(run_ids)
+        self._keeper.hurry(run_ids)
 
-    async def _keep_leases(self) -> None:
-        while True:
-            try:
-                await self._keep_once(utcnow())
-            except StorageUnavailable:
-                logger.warning("leases could not be renewed: the store does not answer")
-            except Exception:
-                logger.exception("a defect: leases could not be renewed")
-            await asyncio.sleep(self._lease / 3)
 
-    async def _keep_once(self, now: datetime) -> None:
-        """Renews our leases; ends the runs of those who did not renew theirs."""
-        if self._live:
-            await self._store.renew_leases(list(self._live), now)
-        if self._lapsed():
-            self._doubted.update(self._live)
-        self._renewed = asyncio.get_running_loop().time()
-        await self._stop_lost()
-        for run in await self._store.unfinished_runs(now - timedelta(seconds=self._lease)):
-            if run.id in self._live:
-                continue
-            logger.warning("ending an abandoned run", extra={"run_id": str(run.id)})
-            try:
-                await self._end_elsewhere(run, Cancellation(event_pb2.CANCEL_REASON_ABANDONED))
-            except StorageUnavailable:
-                raise
-            except Exception:
-                # One that cannot be ended must not keep the others from it.
-                logger.exception("an abandoned run could not be ended", extra={"run_id": str(run.id)})
-
-    def _lapsed(self) -> bool:
-        """Whether others may take this process for dead."""
-        return asyncio.get_running_loop().time() - self._renewed > self._lease
-
-    async def _stop_lost(self) -> None:
-        """Stops those runs that were ended by another process: what they still do is kept by nobody."""
-        for live in [self._live[run_id] for run_id in self._doubted if run_id in self._live]:
-            try:
-                lost = (await self._store.get_run(live.run.owner, live.run_id)).status.final
-            except RunNotFound:  # ended, and then deleted with its session
-                lost = True
-            if lost:
-                live.cancel(Cancellation(event_pb2.CANCEL_REASON_ABANDONED))
+def _at(seconds: float | None) -> float | None:
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds

@@ -11,11 +11,15 @@ therefore costs the run nothing, and the others nothing either.
 The last event is different: it is stored first and shown only then (`seal`, `ending`, `close`), so that nobody sees an end
 that a crash could take back. From `seal` on nothing else comes in: an agent that was left behind may go on talking, and
 nobody hears it.
+
+What is shown and not yet stored is lost when the process is killed, and its numbers must never be used again, because
+somebody may have seen them. So no more than `WINDOW` events are ever shown ahead of the store (the agent waits), and who
+ends a run that another process has left begins `GAP` further on.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from uuid import UUID
 
 from dragoman.engine.ports import Store
@@ -36,6 +40,12 @@ STEP = 256
 CATCH_UP_BYTES = 512 * 1024
 """Bytes that an observer which is far behind reads from the store at a time."""
 
+WINDOW = 8192
+"""Events that may be shown before they are stored."""
+
+GAP = 10_000
+"""How far after the last stored event the last event of an abandoned run is: more than WINDOW."""
+
 MAX_DELTA = 16 * 1024
 """Characters after which a joined delta goes out before its time."""
 
@@ -44,8 +54,15 @@ class RunLog:
     """All events of one run. Used on one event loop; `append` by one producer."""
 
     def __init__(
-        self, run_id: UUID, owner: Owner, store: Store, writer: EventWriter, flush_interval: float
+        self,
+        run_id: UUID,
+        owner: Owner,
+        store: Store,
+        writer: EventWriter,
+        flush_interval: float,
+        after: int = 0,
     ) -> None:
+        """`after`: the sequence of the last event that is stored already, of a run that goes on."""
         self._run_id = run_id
         self._owner = owner
         self._store = store
@@ -56,9 +73,10 @@ class RunLog:
         self._kept: list[event_pb2.RunEvent] = []
         self._sizes: list[int] = []
         self._kept_bytes = 0
-        self._first = 1
-        self._last = 0
-        self._stored = 0
+        self._first = after + 1
+        self._last = after
+        self._stored = after
+        self._near = asyncio.Event()
         # What the last event takes along into the store.
         self._unstored: tuple[bytes, ...] = ()
         # A delta that waits for more text.
@@ -98,6 +116,9 @@ class RunLog:
         """Waits while the store is so far behind that the run should pause for it."""
         if self._writer.congested:
             await self._writer.settled()
+        while self._last - self._stored >= WINDOW:
+            self._near.clear()
+            await self._near.wait()
 
     def _append_delta(self, event: event_pb2.RunEvent, kind: str, text: str) -> None:
         key = (kind, event.member.run_id)
@@ -172,6 +193,7 @@ class RunLog:
 
     def _on_stored(self, last: int) -> None:
         self._stored = max(self._stored, last)
+        self._near.set()
 
     def _on_stuck(self) -> None:
         self.stuck.set()
@@ -202,11 +224,11 @@ class RunLog:
         self._closed = True
         self._wake()
 
-    async def observe(self, after: int) -> AsyncIterator[event_pb2.RunEvent]:
+    async def observe(self, after: int) -> AsyncGenerator[event_pb2.RunEvent, None]:
         """The events after the sequence `after`: those there are, then those to come, to the last.
 
-        Raises the error with which the log failed, and StorageUnavailable when an observer that is far behind cannot
-        read the store.
+        Raises the error with which the log failed, and StorageUnavailable or EventsTrimmed when an observer that is far
+        behind cannot read the store.
         """
         position = after
         while True:

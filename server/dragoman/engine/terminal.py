@@ -1,5 +1,7 @@
 """The events that begin and end a run, built from what came of it."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from google.protobuf import json_format
@@ -26,7 +28,21 @@ def run_started(order: RunOrder, model: str, provider: str) -> event_pb2.RunEven
     )
 
 
-def completed(outcome: Outcome, totals: Totals) -> event_pb2.RunEvent:
+def run_queued(order: RunOrder, position: int) -> event_pb2.RunEvent:
+    """The first event of a run that has to wait for its session's turn."""
+    return event_pb2.RunEvent(
+        run_queued=event_pb2.RunQueued(
+            run_id=str(order.run_id), session_id=str(order.session.id), position=position
+        )
+    )
+
+
+def run_continued(resolved: int) -> event_pb2.RunEvent:
+    """The first event after a pause."""
+    return event_pb2.RunEvent(run_continued=event_pb2.RunContinued(resolved_requirements=resolved))
+
+
+def completed(outcome: Outcome, totals: Totals, message_ids: Sequence[str]) -> event_pb2.RunEvent:
     """The run ended by itself."""
     event = event_pb2.RunCompleted(
         content=outcome.content,
@@ -34,14 +50,16 @@ def completed(outcome: Outcome, totals: Totals) -> event_pb2.RunEvent:
         usage=wire.token_usage(totals.usage),
         cost=wire.total_cost(totals),
         model_calls=totals.model_calls,
-        message_ids=wire.ids(outcome.messages),
+        message_ids=message_ids,
     )
     if outcome.structured is not None:
         json_format.ParseDict(cast("Any", outcome.structured), event.structured_content)
     return event_pb2.RunEvent(run_completed=event)
 
 
-def failed(outcome: Outcome, totals: Totals, error: DragomanError) -> event_pb2.RunEvent:
+def failed(
+    outcome: Outcome, totals: Totals, message_ids: Sequence[str], error: DragomanError
+) -> event_pb2.RunEvent:
     """The run ended by an error."""
     return event_pb2.RunEvent(
         run_failed=event_pb2.RunFailed(
@@ -50,52 +68,59 @@ def failed(outcome: Outcome, totals: Totals, error: DragomanError) -> event_pb2.
             usage=wire.token_usage(totals.usage),
             cost=wire.total_cost(totals),
             model_calls=totals.model_calls,
-            message_ids=wire.ids(outcome.messages),
+            message_ids=message_ids,
         )
     )
 
 
-def cancelled(outcome: Outcome, totals: Totals, cancellation: Cancellation) -> event_pb2.RunEvent:
+def cancelled(
+    content: str, totals: Totals, message_ids: Sequence[str], cancellation: Cancellation
+) -> event_pb2.RunEvent:
     """The run was ended."""
     return event_pb2.RunEvent(
         run_cancelled=event_pb2.RunCancelled(
             reason=cancellation.reason,
             cancelled_by=cancellation.by,
             note=cancellation.note,
-            content=outcome.content,
+            content=content,
             usage=wire.token_usage(totals.usage),
             cost=wire.total_cost(totals),
             model_calls=totals.model_calls,
-            message_ids=wire.ids(outcome.messages),
+            message_ids=message_ids,
         )
     )
 
 
-def paused(outcome: Outcome, totals: Totals) -> event_pb2.RunEvent:
+def paused(outcome: Outcome, totals: Totals, expire_time: datetime) -> event_pb2.RunEvent:
     """The run waits for a person or for the caller."""
-    return event_pb2.RunEvent(
-        run_paused=event_pb2.RunPaused(
-            requirements=outcome.requirements,
-            usage=wire.token_usage(totals.usage),
-            cost=wire.total_cost(totals),
-            model_calls=totals.model_calls,
-        )
+    event = event_pb2.RunPaused(
+        requirements=outcome.requirements,
+        usage=wire.token_usage(totals.usage),
+        cost=wire.total_cost(totals),
+        model_calls=totals.model_calls,
     )
+    event.expire_time.FromDatetime(expire_time)
+    return event_pb2.RunEvent(run_paused=event)
 
 
 def last_event(
-    outcome: Outcome, totals: Totals, cancellation: Cancellation | None
+    outcome: Outcome,
+    totals: Totals,
+    message_ids: Sequence[str],
+    cancellation: Cancellation | None,
+    expire_time: datetime,
 ) -> tuple[Step, event_pb2.RunEvent]:
     """The one event that ends or pauses the run, and the step that it stands for.
 
-    An agent that ended by itself before a cancel reached it has completed.
+    `totals` and `message_ids` are those of the whole run. An agent that ended by itself before a cancel reached it has
+    completed.
     """
     if outcome.status == "completed":
-        return Step.COMPLETE, completed(outcome, totals)
+        return Step.COMPLETE, completed(outcome, totals, message_ids)
     if outcome.status == "paused" and cancellation is None:
-        return Step.PAUSE, paused(outcome, totals)
+        return Step.PAUSE, paused(outcome, totals, expire_time)
     if cancellation is not None:
-        return Step.CANCEL, cancelled(outcome, totals, cancellation)
+        return Step.CANCEL, cancelled(outcome.content, totals, message_ids, cancellation)
     if outcome.error is None:
         raise ValueError(f"a run that is {outcome.status} has not ended")
-    return Step.FAIL, failed(outcome, totals, outcome.error)
+    return Step.FAIL, failed(outcome, totals, message_ids, outcome.error)
