@@ -12,6 +12,7 @@ sent to the end that counts, and what was spent is booked all the same.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import replace
@@ -20,14 +21,12 @@ from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from dragoman import ids
-from dragoman.engine import elsewhere
+from dragoman.engine import elsewhere, plans
 from dragoman.engine.keeper import Keeper
 from dragoman.engine.log import RunLog
 from dragoman.engine.meter import RunMeter
 from dragoman.engine.ports import (
     Catalog,
-    Continuation,
-    Continued,
     ContinueDraft,
     Ended,
     Meter,
@@ -45,12 +44,10 @@ from dragoman.engine.watch import StoredRun, Watcher
 from dragoman.engine.writer import EventWriter
 from dragoman.errors import (
     Draining,
-    InvalidInput,
     RunNotFound,
     RunNotResumable,
     StorageUnavailable,
     TooManyRuns,
-    Violation,
 )
 from dragoman.records import (
     Cancellation,
@@ -62,10 +59,7 @@ from dragoman.records import (
     RunCalls,
     RunEnd,
     RunStatus,
-    Session,
-    TokenUsage,
     Totals,
-    utcnow,
 )
 from dragoman.v1 import event_pb2
 
@@ -118,8 +112,8 @@ class Engine:
         self._flush_interval = flush_interval
         self._max_queued_runs = max_queued_runs
         self._pause_timeout = pause_timeout
-        self._limits = limits or Limits()
         self._id = ids.new_id()
+        self._plans = plans.Planner(catalog, pricer, self._id, limits or Limits())
         self._writer = EventWriter(store, interval=WRITE_INTERVAL, on_appended=self._appended)
         self._watcher = Watcher(store, poll_interval)
         self._keeper = Keeper(
@@ -196,25 +190,7 @@ class Engine:
         Raises RunNotFound, StorageUnavailable.
         """
         cancellation = Cancellation(event_pb2.CANCEL_REASON_CALLER, by, note)
-        live = self._live.get(run_id)
-        if live is not None and live.run.owner == owner:
-            live.cancel(cancellation)
-            try:
-                run = await live.wait()
-            except RunNotResumable:
-                return await self._store.get_run(owner, run_id)
-            if run.status.final:
-                return run
-        while not (run := await self._store.request_cancel(owner, run_id, cancellation)).status.final:
-            if run.status is RunStatus.PAUSED:
-                self.handed_over(run, await elsewhere.end_paused(self._store, run, cancellation))
-                continue
-            live = self._live.get(run_id)
-            if live is not None:
-                live.cancel(cancellation)
-            self._signals.tell((run_id,))
-            await StoredRun(run, self._store, self._watcher).wait()
-        return run
+        return await self._end_anywhere(owner, run_id, cancellation)
 
     async def drain(self, grace: float) -> None:
         """Starts nothing new and sends those who follow runs of other processes to a peer; lets what runs here finish
@@ -293,7 +269,7 @@ class Engine:
 
     async def _claim(self, draft: RunDraft) -> FollowedRun:
         deadline = _at(draft.deadline)
-        run, session = self._plan(draft)
+        run, session = self._plans.plan(draft)
         started = await self._store.start_run(
             run,
             None if draft.session else session,
@@ -303,19 +279,9 @@ class Engine:
         )
         if not started.created:
             return self._followed(started.run)
-        order = RunOrder(
-            run_id=run.id,
-            owner=draft.owner,
-            session=started.session,
-            agent_name=draft.agent_name,
-            message=draft.message,
-            media=draft.media,
-            inputs=draft.inputs,
-            metadata=draft.metadata,
-        )
         live = self._conduct(
             started.run,
-            order,
+            plans.first_order(draft, started),
             Past(totals=Totals(currency=self._pricer.currency)),
             position=started.position,
             cancel_on_disconnect=draft.cancel_on_disconnect,
@@ -323,44 +289,6 @@ class Engine:
         )
         self._interrupt(started)
         return live
-
-    def _plan(self, draft: RunDraft) -> tuple[Run, Session]:
-        """The run as it is to be, and its session. Raises AgentNotFound, InvalidInput."""
-        agent = self._catalog.agent(draft.agent_name)
-        now = utcnow()
-        if draft.limits.max_cost is not None and not self._priced(agent.provider, agent.model):
-            raise InvalidInput(
-                [Violation("limits.max_cost", f"cannot be kept: model {agent.model!r} has no known price")]
-            )
-        session = draft.session or Session(
-            id=ids.new_id(),
-            owner=draft.owner,
-            agent_name=draft.agent_name,
-            title="",
-            metadata={},
-            inputs=draft.session_inputs,
-            create_time=now,
-            update_time=now,
-        )
-        run = Run(
-            id=ids.new_id(),
-            session_id=session.id,
-            owner=draft.owner,
-            agent_name=draft.agent_name,
-            model=agent.model,
-            provider=agent.provider,
-            status=RunStatus.RUNNING,
-            metadata=draft.metadata,
-            create_time=now,
-            update_time=now,
-            totals=Totals(currency=self._pricer.currency),
-            holder=self._id,
-            limits=draft.limits.within(self._catalog.limits(draft.agent_name)).within(self._limits),
-        )
-        return run, session
-
-    def _priced(self, provider: str, model: str) -> bool:
-        return self._pricer.price(provider, model, TokenUsage(input_tokens=1), utcnow()) is not None
 
     async def _claim_paused(self, draft: ContinueDraft) -> FollowedRun:
         deadline = _at(draft.deadline)
@@ -375,33 +303,13 @@ class Engine:
         )
         if continued.pause is None:
             return self._followed(continued.run, continued.after_sequence)
+        order, past = plans.next_order(draft, continued, continued.pause)
         return self._conduct(
             continued.run,
-            self._order_of(continued, draft),
-            Past(
-                after_sequence=continued.after_sequence,
-                totals=continued.run.totals,
-                message_ids=tuple(map(str, continued.message_ids)),
-                active=continued.pause.active,
-                content=continued.pause.content,
-            ),
+            order,
+            past,
             cancel_on_disconnect=draft.cancel_on_disconnect,
             deadline=deadline,
-        )
-
-    def _order_of(self, continued: Continued, draft: ContinueDraft) -> RunOrder:
-        pause = continued.pause
-        assert pause is not None  # noqa: S101 - asked by the only caller
-        return RunOrder(
-            run_id=continued.run.id,
-            owner=continued.run.owner,
-            session=continued.session,
-            agent_name=continued.run.agent_name,
-            message="",
-            media=(),
-            inputs={},
-            metadata=continued.run.metadata,
-            continuation=Continuation(pause.continuation, draft.resolutions, pause.content),
         )
 
     def _conduct(
@@ -471,29 +379,50 @@ class Engine:
             return live
         return StoredRun(run, self._store, self._watcher, after_sequence)
 
-    def _interrupt(self, started: Started) -> None:
-        """Ends those whose turn the run has come to take."""
-        told: list[UUID] = []
-        interrupted = Cancellation(event_pb2.CANCEL_REASON_INTERRUPTED)
-        for run in started.interrupted:
-            if (live := self._live.get(run.id)) is not None:
-                live.cancel(interrupted)
-            elif run.status is RunStatus.PAUSED:
-                self._own(self._end_interrupted(run, interrupted), f"interrupt-{run.id}")
-            else:
-                told.append(run.id)
-        self._signals.tell(told)
+    async def _end_anywhere(self, owner: Owner, run_id: UUID, cancellation: Cancellation) -> Run:
+        """The run when it has ended, whoever holds it. Raises RunNotFound, StorageUnavailable, Draining."""
+        live = self._live.get(run_id)
+        if live is not None and live.run.owner == owner:
+            live.cancel(cancellation)
+            with contextlib.suppress(RunNotResumable):
+                run = await live.wait()
+                if run.status.final:
+                    return run
+        while not (run := await self._store.request_cancel(owner, run_id, cancellation)).status.final:
+            if run.status is RunStatus.PAUSED:
+                # Unless somebody has continued it at this moment: then it is asked again.
+                self.handed_over(run, await elsewhere.end_paused(self._store, run, cancellation))
+                continue
+            live = self._live.get(run_id)
+            if live is not None:
+                live.cancel(cancellation)
+            self._signals.tell((run_id,))
+            await StoredRun(run, self._store, self._watcher).wait()
+        return run
 
-    async def _end_interrupted(self, run: Run, cancellation: Cancellation) -> None:
+    def _interrupt(self, started: Started) -> None:
+        """Ends those in whose place the run has come."""
+        cancellation = Cancellation(event_pb2.CANCEL_REASON_INTERRUPTED)
+        for run in started.interrupted:
+            if run.status is RunStatus.QUEUED:
+                # Its holder finds the wish on its row, and nobody gives it a turn any more.
+                if (live := self._live.get(run.id)) is not None:
+                    live.cancel(cancellation)
+            else:
+                # It may pause instead of ending: then it is for us to end it.
+                self._own(self._see_off(run, cancellation), f"interrupt-{run.id}")
+        self._signals.tell([run.id for run in started.interrupted])
+
+    async def _see_off(self, run: Run, cancellation: Cancellation) -> None:
         while True:
             try:
-                self.handed_over(run, await elsewhere.end_paused(self._store, run, cancellation))
+                await self._end_anywhere(run.owner, run.id, cancellation)
+            except (Draining, RunNotFound):  # the wish is noted, or there is nothing left to end
+                return
             except StorageUnavailable:
                 if self._draining:
-                    return  # it stays paused, and expires
+                    return
                 await asyncio.sleep(RETRY_PAUSE)
-            except RunNotFound:
-                return
             else:
                 return
 

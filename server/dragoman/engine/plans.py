@@ -1,0 +1,107 @@
+"""What a draft comes to: the run that is to be claimed, and what its runner is to do once it is."""
+
+from uuid import UUID
+
+from dragoman import ids
+from dragoman.engine.ports import (
+    Catalog,
+    Continuation,
+    Continued,
+    ContinueDraft,
+    Pricer,
+    RunDraft,
+    RunOrder,
+    Started,
+)
+from dragoman.engine.run import Past
+from dragoman.errors import InvalidInput, Violation
+from dragoman.records import Limits, Pause, Run, RunStatus, Session, TokenUsage, Totals, utcnow
+
+
+class Planner:
+    """Plans the runs of one process. `holder`: its id. `limits`: what any run may spend at most."""
+
+    def __init__(self, catalog: Catalog, pricer: Pricer, holder: UUID, limits: Limits) -> None:
+        self._catalog = catalog
+        self._pricer = pricer
+        self._holder = holder
+        self._limits = limits
+
+    def plan(self, draft: RunDraft) -> tuple[Run, Session]:
+        """The run as it is to be, and its session, a new one where the draft has none.
+
+        Raises AgentNotFound; InvalidInput when the cost is to be limited and the model has no price.
+        """
+        agent = self._catalog.agent(draft.agent_name)
+        if draft.limits.max_cost is not None and not self._priced(agent.provider, agent.model):
+            raise InvalidInput(
+                [Violation("limits.max_cost", f"cannot be kept: model {agent.model!r} has no known price")]
+            )
+        now = utcnow()
+        session = draft.session or Session(
+            id=ids.new_id(),
+            owner=draft.owner,
+            agent_name=draft.agent_name,
+            title="",
+            metadata={},
+            inputs=draft.session_inputs,
+            create_time=now,
+            update_time=now,
+        )
+        run = Run(
+            id=ids.new_id(),
+            session_id=session.id,
+            owner=draft.owner,
+            agent_name=draft.agent_name,
+            model=agent.model,
+            provider=agent.provider,
+            status=RunStatus.RUNNING,
+            metadata=draft.metadata,
+            create_time=now,
+            update_time=now,
+            totals=Totals(currency=self._pricer.currency),
+            holder=self._holder,
+            limits=draft.limits.within(self._catalog.limits(draft.agent_name)).within(self._limits),
+        )
+        return run, session
+
+    def _priced(self, provider: str, model: str) -> bool:
+        return self._pricer.price(provider, model, TokenUsage(input_tokens=1), utcnow()) is not None
+
+
+def first_order(draft: RunDraft, started: Started) -> RunOrder:
+    """What the runner is to do for a run that was claimed."""
+    return RunOrder(
+        run_id=started.run.id,
+        owner=draft.owner,
+        session=started.session,
+        agent_name=draft.agent_name,
+        message=draft.message,
+        media=draft.media,
+        inputs=draft.inputs,
+        metadata=draft.metadata,
+    )
+
+
+def next_order(draft: ContinueDraft, continued: Continued, pause: Pause) -> tuple[RunOrder, Past]:
+    """What the runner is to do for a run that goes on, and what it had come to before."""
+    run = continued.run
+    order = RunOrder(
+        run_id=run.id,
+        owner=run.owner,
+        session=continued.session,
+        agent_name=run.agent_name,
+        message="",
+        media=(),
+        inputs={},
+        metadata=run.metadata,
+        continuation=Continuation(pause.continuation, draft.resolutions, pause.content),
+    )
+    past = Past(
+        after_sequence=continued.after_sequence,
+        totals=run.totals,
+        message_ids=tuple(map(str, continued.message_ids)),
+        active=pause.active,
+        content=pause.content,
+    )
+    return order, past
