@@ -1,7 +1,7 @@
 """A run's events as one caller's stream: detail, heartbeats, order, errors."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 from support.fake_ports import completed, delta
@@ -89,7 +89,7 @@ async def test_a_silent_run_sends_heartbeats_that_are_not_numbered() -> None:
 
 
 async def test_what_is_filtered_away_does_not_count_as_a_sign_of_life() -> None:
-    async def busy() -> AsyncIterator[event_pb2.RunEvent]:
+    async def busy() -> AsyncGenerator[event_pb2.RunEvent, None]:
         while True:
             await asyncio.sleep(0.001)
             yield event("pre_hook_started")
@@ -100,7 +100,7 @@ async def test_what_is_filtered_away_does_not_count_as_a_sign_of_life() -> None:
 
 
 async def test_a_busy_run_sends_no_heartbeats() -> None:
-    async def busy() -> AsyncIterator[event_pb2.RunEvent]:
+    async def busy() -> AsyncGenerator[event_pb2.RunEvent, None]:
         for _ in range(100):
             await asyncio.sleep(0.005)
             yield delta("x")
@@ -113,7 +113,7 @@ async def test_a_heartbeat_does_not_disturb_what_the_engine_is_at() -> None:
     cancelled = False
     gate = asyncio.Event()
 
-    async def slow() -> AsyncIterator[event_pb2.RunEvent]:
+    async def slow() -> AsyncGenerator[event_pb2.RunEvent, None]:
         nonlocal cancelled
         try:
             await gate.wait()
@@ -131,7 +131,7 @@ async def test_a_heartbeat_does_not_disturb_what_the_engine_is_at() -> None:
 
 
 async def test_all_that_came_before_an_error_is_delivered() -> None:
-    async def failing() -> AsyncIterator[event_pb2.RunEvent]:
+    async def failing() -> AsyncGenerator[event_pb2.RunEvent, None]:
         for number in range(200):
             yield delta(str(number))
         raise LookupError("gone")
@@ -151,7 +151,7 @@ async def test_a_stream_that_is_never_read_takes_little() -> None:
     sent = 0
     closed = False
 
-    async def endless() -> AsyncIterator[event_pb2.RunEvent]:
+    async def endless() -> AsyncGenerator[event_pb2.RunEvent, None]:
         nonlocal sent, closed
         try:
             while True:

@@ -36,6 +36,7 @@ def make(**settings: Any) -> GrpcServer:
         store=cast("Store", store),  # the part of the port that the transport asks
         view=FakeView(),
         inspector=FakeInspector(),
+        currency="ZAR",
     )
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,10 +12,12 @@ from uuid import UUID
 
 from dragoman import ids
 from dragoman.engine.ports import (
+    ContinueDraft,
     InputMedia,
     JsonObject,
     MediaKind,
     Page,
+    RequestRecord,
     RunDraft,
     TimeKey,
     UsageQuery,
@@ -25,11 +28,24 @@ from dragoman.errors import (
     DragomanError,
     InvalidInput,
     InvalidMedia,
+    RequestIdReused,
     RunNotFound,
+    RunNotPaused,
     SessionNotFound,
     Violation,
 )
-from dragoman.records import Media, Message, Owner, Run, RunStatus, Session, TokenUsage, Totals
+from dragoman.records import (
+    Limits,
+    Media,
+    Message,
+    Owner,
+    RequestKey,
+    Run,
+    RunStatus,
+    Session,
+    TokenUsage,
+    Totals,
+)
 from dragoman.v1 import agent_service_pb2, event_pb2, message_pb2
 
 OWNER = Owner("local")
@@ -101,6 +117,10 @@ class FakeCatalog:
             raise AgentNotFound(name)
         return self._agents[name]
 
+    def limits(self, name: str) -> Limits:
+        self.agent(name)
+        return Limits()
+
     async def accept_session(self, name: str, inputs: JsonObject, owner: Owner) -> JsonObject:
         self.agent(name)
         if name == "strict" and "topic" not in inputs:
@@ -157,6 +177,7 @@ class FakeStore:
     messages: dict[UUID, list[Message]] = field(default_factory=dict)
     media: dict[bytes, Media] = field(default_factory=dict)
     usage: list[UsageRow] = field(default_factory=list)
+    requests: dict[tuple[Owner, str], RequestRecord] = field(default_factory=dict)
     queries: list[UsageQuery] = field(default_factory=list)
     media_reads: int = 0
     broken: Exception | None = None
@@ -186,9 +207,21 @@ class FakeStore:
         if self.broken is not None:
             raise self.broken
 
-    async def create_session(self, session: Session) -> None:
+    async def create_session(self, session: Session, request: RequestKey | None = None) -> Session:
         self._check()
+        record = await self.find_request(session.owner, request) if request else None
+        if record is not None:
+            return self.sessions[record.session_id]
         self.sessions[session.id] = session
+        if request:
+            self.requests[session.owner, request.id] = RequestRecord(request, session.id, None, 0)
+        return session
+
+    async def find_request(self, owner: Owner, request: RequestKey) -> RequestRecord | None:
+        record = self.requests.get((owner, request.id))
+        if record is not None and record.key != request:
+            raise RequestIdReused(request.id)
+        return record
 
     async def get_session(self, owner: Owner, session_id: UUID) -> Session:
         self._check()
@@ -313,15 +346,27 @@ Step = event_pb2.RunEvent | asyncio.Event | Exception | type[asyncio.CancelledEr
 
 
 class FakeRun:
-    """Plays a script to every observer, and counts them."""
+    """Plays a script to every observer, and counts them and those who join and leave."""
 
-    def __init__(self, draft: RunDraft, run: Run, script: Sequence[Step]) -> None:
-        self.draft = draft
+    def __init__(
+        self, draft: RunDraft | None, run: Run, script: Sequence[Step], after_sequence: int = 0
+    ) -> None:
+        self._draft = draft
         self.run = run
         self._script = script
+        self.after_sequence = after_sequence
         self.opened = 0
         self.closed = 0
         self.sent = 0
+        self.joined = 0
+        self.left: list[bool] = []
+        """For each who left, whether because of a deadline."""
+
+    @property
+    def draft(self) -> RunDraft:
+        """What it was started with."""
+        assert self._draft is not None, "the run was not started by a draft"
+        return self._draft
 
     @property
     def run_id(self) -> UUID:
@@ -331,10 +376,17 @@ class FakeRun:
     def session_id(self) -> UUID:
         return self.run.session_id
 
-    async def events(self, after_sequence: int = 0) -> AsyncIterator[event_pb2.RunEvent]:
+    def join(self) -> None:
+        self.joined += 1
+
+    def leave(self, *, timed_out: bool = False) -> None:
+        self.left.append(timed_out)
+        assert len(self.left) <= self.joined, "somebody left who had not joined"
+
+    async def events(self, after_sequence: int) -> AsyncGenerator[event_pb2.RunEvent, None]:
         self.opened += 1
         try:
-            sequence = 0
+            sequence = self.after_sequence
             for step in self._script:
                 if isinstance(step, event_pb2.RunEvent):
                     sequence += 1
@@ -355,8 +407,9 @@ class FakeRun:
 
     async def wait(self) -> Run:
         last: event_pb2.RunEvent | None = None
-        async for event in self.events():
-            last = event
+        async with aclosing(self.events(0)) as events:
+            async for event in events:
+                last = event
         if last is None:
             raise AssertionError("the script has no event")
         statuses = {
@@ -378,25 +431,66 @@ class FakeRun:
 
 
 class FakeEngine:
-    """Starts runs that play `script`; a run in a new session makes one."""
+    """Starts runs that play `script`; a run in a new session makes one. Remembers requests by their ids."""
 
     def __init__(self, store: FakeStore) -> None:
         self._store = store
+        self._requests: dict[tuple[Owner, str], tuple[RequestKey, FakeRun]] = {}
         self.script: Sequence[Step] = (delta("hello"), completed("hello"))
         self.runs: list[FakeRun] = []
+        self.resumed: list[ContinueDraft] = []
+        self.found: list[RequestKey] = []
         self.cancelled: list[tuple[UUID, str, str]] = []
         self.refusal: DragomanError | None = None
+        """Raised from `start` and `resume`, before they look for the request."""
 
     async def start(self, draft: RunDraft) -> FakeRun:
         if self.refusal is not None:
             raise self.refusal
+        if earlier := self._earlier(draft.owner, draft.request):
+            return earlier
         session = draft.session or self._store.add_session(agent_name=draft.agent_name)
         run = self._store.add_run(session, agent_name=draft.agent_name, metadata=draft.metadata)
-        live = FakeRun(draft, run, self.script)
-        self.runs.append(live)
-        return live
+        return self._keep(draft.owner, draft.request, FakeRun(draft, run, self.script))
+
+    async def find(self, owner: Owner, request: RequestKey) -> FakeRun | None:
+        self.found.append(request)
+        return self._earlier(owner, request)
+
+    async def attach(self, owner: Owner, run_id: UUID) -> FakeRun:
+        if self.refusal is not None:
+            raise self.refusal
+        run = await self._store.get_run(owner, run_id)
+        return self._keep(owner, None, FakeRun(None, run, self.script))
+
+    async def resume(self, draft: ContinueDraft) -> FakeRun:
+        if self.refusal is not None:
+            raise self.refusal
+        if earlier := self._earlier(draft.owner, draft.request):
+            return earlier
+        run = await self._store.get_run(draft.owner, draft.run_id)
+        if run.status is not RunStatus.PAUSED or run.last_sequence != draft.after_sequence:
+            raise RunNotPaused(run.id, run.status)
+        self.resumed.append(draft)
+        run = replace(run, status=RunStatus.RUNNING, last_event=b"")
+        self._store.runs[run.id] = run
+        return self._keep(
+            draft.owner, draft.request, FakeRun(None, run, self.script, after_sequence=draft.after_sequence)
+        )
 
     async def cancel(self, owner: Owner, run_id: UUID, *, by: str, note: str) -> Run:
         run = await self._store.get_run(owner, run_id)
         self.cancelled.append((run_id, by, note))
+        return run
+
+    def _keep(self, owner: Owner, request: RequestKey | None, run: FakeRun) -> FakeRun:
+        self.runs.append(run)
+        if request is not None:
+            self._requests[owner, request.id] = (request, run)
+        return run
+
+    def _earlier(self, owner: Owner, request: RequestKey | None) -> FakeRun | None:
+        key, run = self._requests.get((owner, request.id), (None, None)) if request else (None, None)
+        if key is not None and key != request:
+            raise RequestIdReused(key.id)
         return run

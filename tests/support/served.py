@@ -43,7 +43,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(**settings: Any) -> AsyncIterator[Served]:
+async def serve(*, share_port: bool = False, **settings: Any) -> AsyncIterator[Served]:
     """Starts a server with these settings and stops it."""
     catalog, store = FakeCatalog(), FakeStore()
     engine = FakeEngine(store)
@@ -54,6 +54,8 @@ async def serve(**settings: Any) -> AsyncIterator[Served]:
         store=cast("Store", store),  # the part of the port that the transport asks
         view=FakeView(),
         inspector=FakeInspector(),
+        currency="ZAR",
+        share_port=share_port,
     )
     port = await server.start()
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

@@ -16,13 +16,18 @@ EXAMPLES: list[DragomanError] = [
     errors.SessionNotFound("s"),
     errors.RunNotFound("r"),
     errors.SessionBusy("s", "r"),
+    errors.RequestIdReused("q"),
+    errors.RunNotPaused("r", "running"),
     errors.RunNotResumable("r"),
+    errors.EventsTrimmed("r", 17),
     errors.TooManyRuns(3),
+    errors.TooManyRuns(3, "s"),
     errors.StorageUnavailable(),
     errors.ModelUnavailable("TIMEOUT", "the model did not answer", status=504, provider="P"),
     errors.AgentFailed("a"),
     errors.GuardrailRefused("a", "input", "pii_detected"),
     errors.Draining(),
+    errors.Draining("r", 12),
     errors.Internal("i"),
 ]
 

@@ -10,6 +10,7 @@ from dragoman.v1 import event_pb2, message_pb2, run_service_pb2, session_service
 
 RUN_STATUS: Mapping[records.RunStatus, run_service_pb2.RunStatus.ValueType] = MappingProxyType(
     {
+        records.RunStatus.QUEUED: run_service_pb2.RUN_STATUS_QUEUED,
         records.RunStatus.RUNNING: run_service_pb2.RUN_STATUS_RUNNING,
         records.RunStatus.PAUSED: run_service_pb2.RUN_STATUS_PAUSED,
         records.RunStatus.COMPLETED: run_service_pb2.RUN_STATUS_COMPLETED,
@@ -19,6 +20,21 @@ RUN_STATUS: Mapping[records.RunStatus, run_service_pb2.RunStatus.ValueType] = Ma
 )
 STATUS_FILTER: Mapping[int, records.RunStatus | None] = MappingProxyType(
     {run_service_pb2.RUN_STATUS_UNSPECIFIED: None} | {value: key for key, value in RUN_STATUS.items()}
+)
+SESSION_CONFLICT: Mapping[int, records.SessionConflict] = MappingProxyType(
+    {
+        run_service_pb2.SESSION_CONFLICT_UNSPECIFIED: records.SessionConflict.REJECT,
+        run_service_pb2.SESSION_CONFLICT_REJECT: records.SessionConflict.REJECT,
+        run_service_pb2.SESSION_CONFLICT_QUEUE: records.SessionConflict.QUEUE,
+        run_service_pb2.SESSION_CONFLICT_INTERRUPT: records.SessionConflict.INTERRUPT,
+    }
+)
+CANCEL_ON_DISCONNECT: Mapping[int, bool] = MappingProxyType(
+    {
+        run_service_pb2.DISCONNECT_POLICY_UNSPECIFIED: False,
+        run_service_pb2.DISCONNECT_POLICY_DETACH: False,
+        run_service_pb2.DISCONNECT_POLICY_CANCEL: True,
+    }
 )
 MEDIA_KIND: Mapping[int, MediaKind | None] = MappingProxyType(
     {

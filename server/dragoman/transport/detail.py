@@ -23,6 +23,7 @@ TERMINAL: Final = frozenset({"run_completed", "run_failed", "run_cancelled", "ru
 LEVELS: Mapping[str, EventDetail.ValueType] = MappingProxyType(
     {
         # The beginning and the end.
+        "run_queued": EVENT_DETAIL_CONTENT,
         "run_started": EVENT_DETAIL_CONTENT,
         "run_continued": EVENT_DETAIL_CONTENT,
         "run_paused": EVENT_DETAIL_CONTENT,

@@ -15,8 +15,10 @@ from dataclasses import replace
 
 from dragoman.engine.ports import Catalog, InputMedia, JsonObject, MediaInspector, MediaKind, RunDraft, Store
 from dragoman.errors import InvalidInput, InvalidMedia, MediaTooLarge, SessionNotFound, Violation
-from dragoman.records import Owner, Session
+from dragoman.records import Owner, RequestKey, Session
 from dragoman.transport import convert
+from dragoman.transport.deadline import Deadline
+from dragoman.transport.limits import read_limits
 from dragoman.transport.validation import Checks
 from dragoman.v1 import agent_service_pb2, message_pb2
 from dragoman.v1 import run_service_pb2 as pb
@@ -26,7 +28,7 @@ MAX_MEDIA = 20
 MAX_MEDIA_NAME = 255
 
 _MIME_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
-_DETAILS = tuple(pb.EventDetail.values())
+DETAILS = tuple(pb.EventDetail.values())
 _MAIN_TYPE = {MediaKind.IMAGE: "image", MediaKind.AUDIO: "audio", MediaKind.VIDEO: "video"}
 """What the MIME type of a kind begins with; a file may be of any type."""
 
@@ -35,15 +37,24 @@ class DraftReader:
     """Reads run requests. Asks catalog, inspector and store; writes nothing."""
 
     def __init__(
-        self, catalog: Catalog, store: Store, inspector: MediaInspector, max_media_bytes: int
+        self,
+        catalog: Catalog,
+        store: Store,
+        inspector: MediaInspector,
+        *,
+        max_media_bytes: int,
+        currency: str,
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._inspector = inspector
         self._max_media_bytes = max_media_bytes
+        self._currency = currency
 
-    async def read(self, request: pb.RunRequest, owner: Owner) -> RunDraft:
-        """The draft. Raises InvalidInput and its kin, AgentNotFound, SessionNotFound, AgentFailed, StorageUnavailable."""
+    async def read(
+        self, request: pb.RunRequest, owner: Owner, key: RequestKey | None, deadline: Deadline
+    ) -> RunDraft:
+        """The draft; `key` is the request's own. Raises InvalidInput and its kin, AgentNotFound, SessionNotFound, AgentFailed, StorageUnavailable."""
         checks = Checks()
         agent_name = checks.required("agent_name", request.agent_name)
         session_id = checks.optional_id("session_id", request.session_id)
@@ -51,7 +62,11 @@ class DraftReader:
         self._check_media(request, checks)
         inputs = checks.json("inputs", request.inputs)
         metadata = checks.labels("metadata", request.metadata)
-        checks.known("detail", request.detail, _DETAILS)
+        checks.known("detail", request.detail, DETAILS)
+        checks.request_id("request_id", request.request_id)
+        limits = read_limits(request.limits, self._currency, checks)
+        checks.known("session_conflict", request.session_conflict, tuple(convert.SESSION_CONFLICT))
+        cancel = read_policy(request.disconnect_policy, checks)
         checks.done()
 
         agent = self._catalog.agent(agent_name)
@@ -73,8 +88,14 @@ class DraftReader:
             inputs=inputs,
             metadata=metadata,
             session_inputs=session_inputs,
+            request=key,
+            limits=limits,
+            conflict=convert.SESSION_CONFLICT[request.session_conflict],
+            cancel_on_disconnect=cancel,
         )
-        return replace(draft, inputs=await self._catalog.accept_run(draft))
+        inputs = await self._catalog.accept_run(draft)
+        # Last, because it is counted from now.
+        return replace(draft, inputs=inputs, deadline=deadline.seconds if cancel else None)
 
     def _check_media(self, request: pb.RunRequest, checks: Checks) -> None:
         if len(request.media) > MAX_MEDIA:
@@ -124,6 +145,12 @@ class DraftReader:
             wants = "; ".join(f"{violation.field}: {violation.description}" for violation in error.violations)
             text = f"a session with {agent_name} needs inputs, so call CreateSession first and name it here ({wants})"
             raise InvalidInput([Violation("session_id", text)]) from error
+
+
+def read_policy(policy: pb.DisconnectPolicy.ValueType, checks: Checks) -> bool:
+    """Whether the run is cancelled when nobody follows it any more."""
+    checks.known("disconnect_policy", policy, tuple(convert.CANCEL_ON_DISCONNECT))
+    return convert.CANCEL_ON_DISCONNECT.get(policy, False)
 
 
 def _check_message(request: pb.RunRequest, checks: Checks) -> None:

@@ -7,7 +7,7 @@ it rings; a silent `__anext__` is never cancelled for it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from dragoman.v1.event_pb2 import Heartbeat, RunEvent
 
@@ -16,7 +16,9 @@ BASKET = 64
 
 
 async def follow(
-    events: AsyncIterator[RunEvent], wants: Callable[[RunEvent], bool] | None, heartbeat_interval: float
+    events: AsyncGenerator[RunEvent, None],
+    wants: Callable[[RunEvent], bool] | None,
+    heartbeat_interval: float,
 ) -> AsyncGenerator[RunEvent, None]:
     """The events that `wants` lets through (None: all), and a heartbeat after `heartbeat_interval` seconds of silence.
 
@@ -39,7 +41,7 @@ async def follow(
 
 
 async def _pump(
-    events: AsyncIterator[RunEvent], wants: Callable[[RunEvent], bool] | None, basket: "_Basket"
+    events: AsyncGenerator[RunEvent, None], wants: Callable[[RunEvent], bool] | None, basket: "_Basket"
 ) -> None:
     try:
         async for event in events:
@@ -48,8 +50,7 @@ async def _pump(
                 if basket.full:
                     await basket.room()
     finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
+        await events.aclose()
 
 
 class _Basket:

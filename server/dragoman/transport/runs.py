@@ -2,21 +2,31 @@
 
 Everything that a caller can get wrong is found before a run exists: first the shape of the whole request, then the agent,
 the media, the session, and last the agent's own rules. Only then is the engine asked; until then nothing was written.
-A caller who leaves stops watching and ends nothing.
+
+Asked again with the same request id, a caller follows the run of the first request, also when the second would be refused
+by now: the first may itself have made the session busy, or ended the pause.
+
+Whoever follows a run through a call joins it and leaves it, once, whatever ends the call. That ends nothing, unless the
+run's disconnect policy says so.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Protocol
 from uuid import UUID
 
 from dragoman import records
 from dragoman.engine.ports import Catalog, ContinueDraft, MediaInspector, MessageView, RunDraft, Store
-from dragoman.records import Owner
+from dragoman.errors import DragomanError, Draining, RequestIdReused, StorageUnavailable
+from dragoman.records import Owner, RequestKey
 from dragoman.transport import convert
 from dragoman.transport.context import Context
+from dragoman.transport.continuing import ContinueReader
+from dragoman.transport.deadline import Deadline
 from dragoman.transport.detail import wanted
-from dragoman.transport.drafts import DraftReader
+from dragoman.transport.drafts import DETAILS, DraftReader
 from dragoman.transport.follow import follow
+from dragoman.transport.idempotency import request_key
 from dragoman.transport.messages import MessageReader
 from dragoman.transport.paging import TIME_KEY, Pager
 from dragoman.transport.principal import current_owner
@@ -104,33 +114,67 @@ class RunServicer(RunServiceServicer):
         inspector: MediaInspector,
         heartbeat_interval: float,
         max_media_bytes: int,
+        currency: str,
     ) -> None:
         self._engine = engine
         self._store = store
         self._messages = MessageReader(store, view)
-        self._drafts = DraftReader(catalog, store, inspector, max_media_bytes)
+        self._drafts = DraftReader(
+            catalog, store, inspector, max_media_bytes=max_media_bytes, currency=currency
+        )
+        self._continues = ContinueReader(store)
         self._heartbeat_interval = heartbeat_interval
 
     async def Run(self, request: pb.RunRequest, context: Context) -> AsyncGenerator[event_pb2.RunEvent, None]:
         """Starts a run and follows it to its end."""
-        live = await self._engine.start(await self._drafts.read(request, current_owner()))
-        stream = follow(live.events(), wanted(request.detail), self._heartbeat_interval)
-        try:
-            async for event in stream:
+        deadline = Deadline(context)
+        run = await self._started(request, current_owner(), deadline)
+        async with aclosing(self._follow(run, run.after_sequence, request.detail, deadline)) as events:
+            async for event in events:
                 yield event
-        finally:
-            await stream.aclose()
 
     async def Execute(self, request: pb.RunRequest, context: Context) -> pb.ExecuteResponse:
-        """Starts a run and answers when it has ended."""
-        owner = current_owner()
-        live = await self._engine.start(await self._drafts.read(request, owner))
-        run = convert.run(await live.wait())
+        """Starts a run and answers when it has ended or waits."""
+        owner, deadline = current_owner(), Deadline(context)
+        observed = await self._started(request, owner, deadline)
+        with _joined(observed, deadline):
+            run = convert.run(await observed.wait())
+            content = await _written(observed) if run.HasField("paused") else convert.content(run)
         return pb.ExecuteResponse(
             run=run,
-            content=await _written(live) if run.HasField("paused") else convert.content(run),
-            messages=await self._messages.of_run(owner, live.session_id, live.run_id),
+            content=content,
+            messages=await self._messages.of_run(owner, observed.session_id, observed.run_id),
         )
+
+    async def AttachRun(
+        self, request: pb.AttachRunRequest, context: Context
+    ) -> AsyncGenerator[event_pb2.RunEvent, None]:
+        """Follows a run from any of its events."""
+        checks = Checks()
+        run_id = checks.id("run_id", request.run_id)
+        if request.after_sequence < 0:
+            checks.add("after_sequence", f"must not be negative, is {request.after_sequence}")
+        checks.known("detail", request.detail, DETAILS)
+        checks.done()
+        run = await self._engine.attach(current_owner(), run_id)
+        async with aclosing(self._follow(run, request.after_sequence, request.detail)) as events:
+            async for event in events:
+                yield event
+
+    async def ContinueRun(
+        self, request: pb.ContinueRunRequest, context: Context
+    ) -> AsyncGenerator[event_pb2.RunEvent, None]:
+        """Resolves what a paused run waits for and follows it from there."""
+        owner, deadline = current_owner(), Deadline(context)
+        key = await request_key("continue", request, owner)
+
+        async def resume() -> ObservedRun:
+            return await self._engine.resume(await self._continues.read(request, owner, key, deadline))
+
+        run = await self._once(owner, key, resume())
+        async with aclosing(self._follow(run, run.after_sequence, request.detail, deadline)) as events:
+            async for event in events:
+                yield event
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """One run."""
@@ -169,13 +213,58 @@ class RunServicer(RunServiceServicer):
         run = await self._engine.cancel(owner, run_id, by=owner.principal, note=note)
         return pb.CancelRunResponse(run=convert.run(run))
 
+    async def _started(self, request: pb.RunRequest, owner: Owner, deadline: Deadline) -> ObservedRun:
+        key = await request_key("run", request, owner)
 
-async def _written(live: ObservedRun) -> str:
+        async def start() -> ObservedRun:
+            return await self._engine.start(await self._drafts.read(request, owner, key, deadline))
+
+        return await self._once(owner, key, start())
+
+    async def _once(self, owner: Owner, key: RequestKey | None, begin: Awaitable[ObservedRun]) -> ObservedRun:
+        """What `begin` comes to; when it is refused, the run of the same request made before, if there is one."""
+        try:
+            return await begin
+        except (Draining, StorageUnavailable, RequestIdReused):
+            raise
+        except DragomanError:
+            found = await self._engine.find(owner, key) if key else None
+            if found is None:
+                raise
+            return found
+
+    async def _follow(
+        self,
+        run: ObservedRun,
+        after_sequence: int,
+        detail: pb.EventDetail.ValueType,
+        deadline: Deadline | None = None,
+    ) -> AsyncGenerator[event_pb2.RunEvent, None]:
+        """The run's events for one caller, who has joined before anything waits."""
+        with _joined(run, deadline):
+            stream = follow(run.events(after_sequence), wanted(detail), self._heartbeat_interval)
+            async with aclosing(stream):
+                async for event in stream:
+                    yield event
+
+
+@contextmanager
+def _joined(run: ObservedRun, deadline: Deadline | None) -> Iterator[None]:
+    """Follows the run through a call. `deadline`: of a call that started or continued it, which is the run's too."""
+    run.join()
+    try:
+        yield
+    finally:
+        run.leave(timed_out=deadline is not None and deadline.passed)
+
+
+async def _written(run: ObservedRun) -> str:
     """What a paused run has said so far: its last event does not repeat it."""
-    return "".join(
-        [
-            event.content_delta.text
-            async for event in live.events()
-            if event.HasField("content_delta") and not event.HasField("member")
-        ]
-    )
+    async with aclosing(run.events(0)) as events:
+        return "".join(
+            [
+                event.content_delta.text
+                async for event in events
+                if event.HasField("content_delta") and not event.HasField("member")
+            ]
+        )

@@ -1,6 +1,7 @@
 """The grpc.aio server: services, health, reflection, options; how it starts, drains and stops.
 
-    server = GrpcServer(settings, engine=..., catalog=..., store=..., view=..., inspector=...)
+    server = GrpcServer(settings, engine=..., catalog=..., store=..., view=..., inspector=...,
+                        currency=...)
     port = await server.start()        # health: SERVING
     await server.drain(30.0)           # health: NOT_SERVING; open calls may finish; new ones are refused
     await server.stop()
@@ -74,12 +75,16 @@ class GrpcServer:
         store: Store,
         view: MessageView,
         inspector: MediaInspector,
+        currency: str,
+        share_port: bool = False,
     ) -> None:
+        """`currency`: the one in which costs are reported. `share_port`: other processes of this server listen on the
+        same port, and the system spreads connections over them."""
         self._settings = settings
         self._outermost = SanitiseInterceptor()
         self._server = grpc.aio.server(
             interceptors=(self._outermost, PrincipalInterceptor(), StreamDriverInterceptor()),
-            options=_options(settings),
+            options=_options(settings, share_port=share_port),
         )
         self._health = HealthServicer(SERVICE_NAMES)
         agents = AgentServicer(catalog)
@@ -92,6 +97,7 @@ class GrpcServer:
             inspector=inspector,
             heartbeat_interval=settings.heartbeat_interval,
             max_media_bytes=settings.max_media_bytes,
+            currency=currency,
         )
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._server)
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(sessions, self._server)
@@ -135,11 +141,11 @@ class GrpcServer:
             logger.error("calls that were cancelled did not end", extra={"seconds": UNWIND})
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
+def _options(settings: Settings, *, share_port: bool) -> list[tuple[str, int]]:
     """Only options that were seen to work; those in milliseconds are whole."""
     return [
-        # Otherwise a second server takes half of the connections of the first without an error.
-        ("grpc.so_reuseport", 0),
+        # Unless it is meant, a second server would take half of the connections of the first without an error.
+        ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", settings.max_receive_bytes),
         ("grpc.max_send_message_length", settings.max_send_bytes),
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_time)),

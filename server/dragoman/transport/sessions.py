@@ -5,9 +5,11 @@ from typing import Any
 
 from dragoman import ids, records
 from dragoman.engine.ports import Catalog, MessageView, Store
-from dragoman.records import Media, Message
+from dragoman.errors import DragomanError, RequestIdReused, StorageUnavailable
+from dragoman.records import Media, Message, Owner, RequestKey
 from dragoman.transport import convert
 from dragoman.transport.context import Context
+from dragoman.transport.idempotency import request_key
 from dragoman.transport.messages import MessageReader, decoded
 from dragoman.transport.paging import SEQUENCE_KEY, TIME_KEY, Pager
 from dragoman.transport.principal import current_owner
@@ -33,13 +35,28 @@ class SessionServicer(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        """Makes a session; the agent has the last word on its inputs."""
+        """Makes a session; the agent has the last word on its inputs. Asked again, tells of the one made before."""
         owner = current_owner()
+        key = await request_key("session", request, owner)
+        try:
+            session = await self._store.create_session(await self._accepted(request, owner), key)
+        except (StorageUnavailable, RequestIdReused):
+            raise
+        except DragomanError:
+            earlier = await self._made_before(owner, key)
+            if earlier is None:
+                raise
+            session = earlier
+        return pb.CreateSessionResponse(session=convert.session(session))
+
+    async def _accepted(self, request: pb.CreateSessionRequest, owner: Owner) -> records.Session:
+        """A new session as the agent accepts it."""
         checks = Checks()
         agent_name = checks.required("agent_name", request.agent_name)
         inputs = checks.json("inputs", request.inputs)
         title = checks.line("title", request.title, MAX_TITLE)
         metadata = checks.labels("metadata", request.metadata)
+        checks.request_id("request_id", request.request_id)
         checks.done()
         accepted = await self._catalog.accept_session(agent_name, inputs, owner)
         now = records.utcnow()
@@ -53,9 +70,13 @@ class SessionServicer(SessionServiceServicer):
             create_time=now,
             update_time=now,
         )
-        shown = convert.session(session)
-        await self._store.create_session(session)
-        return pb.CreateSessionResponse(session=shown)
+        convert.session(session)  # what cannot be shown must not be stored
+        return session
+
+    async def _made_before(self, owner: Owner, key: RequestKey | None) -> records.Session | None:
+        """The session that the same request made when it was still acceptable."""
+        record = await self._store.find_request(owner, key) if key else None
+        return await self._store.get_session(owner, record.session_id) if record else None
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         """One session."""

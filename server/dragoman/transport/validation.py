@@ -20,7 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from dragoman import ids, wire
 from dragoman.engine.ports import JsonObject
 from dragoman.errors import InvalidInput, PageTokenInvalid, Violation
-from dragoman.transport import structs
+from dragoman.transport import idempotency, structs
 
 MAX_LABELS = 32
 MAX_LABEL_KEY = 64
@@ -78,6 +78,13 @@ class Checks:
         except InvalidInput as error:
             self.take(error)
             return None
+
+    def request_id(self, field: str, text: str) -> str:
+        """The caller's own id of a request; may be empty."""
+        if text and not idempotency.acceptable(text):
+            limit = idempotency.MAX_REQUEST_ID
+            self.add(field, f"must be 1 to {limit} printable ASCII characters, or empty")
+        return text
 
     def line(self, field: str, text: str, limit: int) -> str:
         """A short text for people: at most `limit` characters, none of them a control character."""

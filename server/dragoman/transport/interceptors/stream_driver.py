@@ -66,6 +66,8 @@ async def _drive(messages: AsyncGenerator[Any, None], context: Context) -> None:
                 await write(message)
             except _GONE as gone:
                 raise ClientGone from gone
+        if not begun:
+            await send_request_id(context)
     except BaseException:
         await _close(messages)
         raise
