@@ -1,7 +1,8 @@
 """How long a caller waits for a call.
 
-gRPC tells a server the time that is left, in units that grow with it: up to a hundredth is rounded up, so a caller gives up
-a little before the server's own clock says so. A call that ends within that little counts as one whose time was over.
+gRPC tells a server the time that is left, in units that grow with it: up to a hundredth is rounded up, and the way there is
+not counted. So a caller gives up a little before the server's own clock says so, and a call that ends within that little
+counts as one whose time was over.
 """
 
 import asyncio
@@ -9,11 +10,11 @@ from typing import cast
 
 from dragoman.transport.context import Context
 
-SLACK = 0.05
-"""Seconds before the deadline from which on a call that ends has timed out."""
+TRANSIT = 0.25
+"""Seconds that a request is under way at most; of short deadlines no more than a quarter."""
 
 ROUNDING = 0.01
-"""Of the time that was left at the beginning: the same again, for what gRPC has rounded up."""
+"""The part of a time that gRPC may have added to it."""
 
 
 class Deadline:
@@ -24,7 +25,8 @@ class Deadline:
         # The types of gRPC know only calls with a deadline.
         seconds = cast("float | None", context.time_remaining())
         self._at = None if seconds is None else self._loop.time() + seconds
-        self._slack = SLACK + ROUNDING * (seconds or 0.0)
+        whole = seconds or 0.0
+        self._slack = min(TRANSIT, whole / 4) + ROUNDING * whole
 
     @property
     def seconds(self) -> float | None:
