@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from datetime import timedelta
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,11 +16,12 @@ from dragoman.storage import SqlStore
 from dragoman.storage.sessions import BATCH
 
 ALL = 2**30
+HOLDER = ids.new_id()
 
 
 async def running(store: SqlStore) -> Run:
     session = make.session()
-    run = make.run(session)
+    run = replace(make.run(session), holder=HOLDER)
     await store.start_run(run, session)
     return run
 
@@ -71,8 +72,8 @@ async def test_chunks_of_more_runs_than_one_statement_names(store: SqlStore) -> 
     await store.append_events([make.chunk(run, 1, b"a", b"b") for run in runs])
     for run in (runs[0], runs[BATCH - 1], runs[BATCH], runs[-1]):
         assert await read(store, run) == [b"a", b"b"]
-    await store.renew_leases([run.id for run in runs], make.NOW + timedelta(seconds=1))
-    assert await store.unfinished_runs(make.NOW + timedelta(seconds=1)) == []
+    await store.renew_leases(HOLDER, [run.id for run in runs])
+    assert len(await store.progress([run.id for run in runs])) == len(runs)
 
 
 async def test_appending_again_is_harmless_also_when_more_has_joined(store: SqlStore) -> None:
@@ -140,7 +141,7 @@ async def test_writers_at_the_same_moment_lose_nothing(store: SqlStore) -> None:
 
     async def renew() -> None:
         for _ in range(20):
-            await store.renew_leases([run.id for run in runs], make.NOW)
+            await store.renew_leases(HOLDER, [run.id for run in runs])
 
     await asyncio.gather(renew(), *(write(run) for run in runs))
     for run in runs:

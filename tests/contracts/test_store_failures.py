@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pymysql
@@ -13,10 +14,16 @@ import sqlalchemy as sa
 from support import make
 from support.mariadb import MariaDBServer
 
+from dragoman import ids
 from dragoman.engine.ports import Page, UsageQuery
 from dragoman.errors import StorageUnavailable
-from dragoman.records import Run, RunEnd, Session
+from dragoman.records import Cancellation, RequestKey, Run, RunEnd, Session
 from dragoman.storage import DatabaseUnusable, SqlStore, migrate, open_store
+from dragoman.v1 import event_pb2
+
+HOLDER = ids.new_id()
+KEY = RequestKey("key", bytes(32))
+WISH = Cancellation(event_pb2.CANCEL_REASON_CALLER, "service", "enough")
 
 
 @pytest.fixture
@@ -107,8 +114,17 @@ async def test_every_call_says_when_the_server_is_down(own_server: MariaDBServer
         lambda: store.get_run(make.ALICE, run.id),
         lambda: store.list_runs(make.ALICE, Page(1)),
         lambda: store.query_usage(make.ALICE, UsageQuery(), Page(1)),
-        lambda: store.unfinished_runs(make.NOW),
-        lambda: store.renew_leases([run.id], make.NOW),
+        lambda: store.run_calls(make.ALICE, run.id),
+        lambda: store.find_request(make.ALICE, KEY),
+        lambda: store.continue_run(make.ALICE, run.id, after_sequence=1, holder=HOLDER),
+        lambda: store.request_cancel(make.ALICE, run.id, WISH),
+        lambda: store.notices(HOLDER, [run.id]),
+        lambda: store.progress([run.id]),
+        lambda: store.abandoned_runs(timedelta(seconds=1), 1),
+        lambda: store.expired_runs(1),
+        lambda: store.trim_events(make.NOW, 1),
+        lambda: store.trim_requests(make.NOW, 1),
+        lambda: store.renew_leases(HOLDER, [run.id]),
     ]
     for call in calls:
         with pytest.raises(StorageUnavailable):
@@ -199,11 +215,11 @@ async def test_a_commit_that_was_not_acknowledged_is_made_once(
 
     await store.create_session(other)
     await store.update_session(make.ALICE, other.id, title="other", metadata=None)
-    assert (await store.start_run(run, session)).run_count == 1
+    assert (await store.start_run(run, session)).session.run_count == 1
     await store.append_events([make.chunk(run, 1, b"a", b"b")])
-    await store.renew_leases([run.id], make.NOW)
+    await store.renew_leases(HOLDER, [run.id])
     await store.end_run(end)
-    assert (await store.start_run(second, None)).run_count == 2
+    assert (await store.start_run(second, None)).session.run_count == 2
     await store.end_run(make.end(second))
     await store.delete_session(make.ALICE, other.id)
 

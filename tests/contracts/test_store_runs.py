@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support import make
 
 from dragoman import ids
-from dragoman.engine.ports import Page, TimeKey
+from dragoman.engine.ports import Page, Started, TimeKey
 from dragoman.errors import RunNotFound, SessionBusy, SessionNotFound
-from dragoman.records import EventChunk, Owner, Run, RunStatus, Totals
+from dragoman.records import Owner, Run, RunStatus, Totals
 from dragoman.storage import SqlStore
 
 BOB = Owner("service", "bob")
@@ -57,7 +57,8 @@ async def test_a_run_comes_back_as_it_was(
         create_time=times[0],
         update_time=times[1],
     )
-    assert await store.start_run(started, session) == await store.get_session(make.ALICE, session.id)
+    begun = await store.start_run(started, session)
+    assert begun == Started(started, await store.get_session(make.ALICE, session.id))
     assert await store.get_run(make.ALICE, started.id) == started
 
     end = replace(make.end(started, events=[last]), totals=totals)
@@ -77,7 +78,7 @@ async def test_a_run_takes_its_sessions_turn_until_it_ends(store: SqlStore) -> N
     session = make.session()
     first, second = make.run(session), make.run(session)
     begun = await store.start_run(first, session)
-    assert begun == replace(session, active_run_id=first.id, run_count=1)
+    assert begun == Started(first, replace(session, active_run_id=first.id, run_count=1))
     with pytest.raises(SessionBusy) as busy:
         await store.start_run(second, None)
     assert busy.value.metadata == {"session_id": str(session.id), "run_id": str(first.id)}
@@ -87,7 +88,7 @@ async def test_a_run_takes_its_sessions_turn_until_it_ends(store: SqlStore) -> N
     await store.end_run(make.end(first, messages=[make.message(first), make.message(first, "assistant")]))
     freed = await store.get_session(make.ALICE, session.id)
     assert (freed.active_run_id, freed.message_count, freed.run_count) == (None, 2, 1)
-    again = await store.start_run(second, None)
+    again = (await store.start_run(second, None)).session
     assert (again.active_run_id, again.message_count, again.run_count) == (second.id, 2, 2)
 
 
@@ -163,26 +164,6 @@ async def test_an_end_needs_a_run_of_the_owners(store: SqlStore, owner: Owner) -
     assert await store.list_runs(owner, Page(10)) == []
 
 
-async def test_a_paused_run_frees_its_session_and_can_still_end(store: SqlStore) -> None:
-    session = make.session()
-    run = make.run(session)
-    await store.start_run(run, session)
-    pause = make.end(run, status=RunStatus.PAUSED, messages=[make.message(run)], events=[b"s", b"paused"])
-    await store.end_run(pause)
-    await store.end_run(pause)
-    paused = await store.get_run(make.ALICE, run.id)
-    assert (paused.status, paused.end_time, paused.last_event) == (RunStatus.PAUSED, None, b"paused")
-    assert (await store.get_session(make.ALICE, session.id)).active_run_id is None
-    assert len(await store.list_messages(make.ALICE, session.id, Page(10))) == 1
-    # Paused runs wait for people: no lease runs out.
-    assert await store.unfinished_runs(make.NOW + timedelta(days=1)) == []
-
-    await store.end_run(make.end(run, status=RunStatus.CANCELLED, first=3, events=[b"cancelled"]))
-    cancelled = await store.get_run(make.ALICE, run.id)
-    assert (cancelled.status, cancelled.last_sequence) == (RunStatus.CANCELLED, 3)
-    assert cancelled.last_event == b"cancelled"
-
-
 async def test_runs_are_listed_the_newest_first_by_any_filter(store: SqlStore) -> None:
     sessions = [make.session(agent_name=name) for name in ("one", "two")]
     for session in sessions:
@@ -214,25 +195,6 @@ async def test_runs_are_listed_the_newest_first_by_any_filter(store: SqlStore) -
     assert 0 < len(both) < len(failed)
 
 
-async def test_a_lease_runs_out_unless_it_is_renewed(store: SqlStore) -> None:
-    runs = []
-    for owner in (make.ALICE, BOB, make.ALICE):
-        session = make.session(owner)
-        runs.append(make.run(session))
-        await store.start_run(runs[-1], session)
-    silent, renewed, ended = runs
-    await store.end_run(make.end(ended))
-    later = make.NOW + timedelta(seconds=30)
-    await store.renew_leases([renewed.id, ended.id, ids.new_id()], later)
-    assert await store.unfinished_runs(make.NOW) == []
-    assert await store.unfinished_runs(later) == [silent]
-    assert {run.id for run in await store.unfinished_runs(later + timedelta(microseconds=1))} == {
-        silent.id,
-        renewed.id,
-    }
-    await store.renew_leases([], later)
-
-
 async def test_one_of_many_gets_the_turn(store: SqlStore) -> None:
     session = make.session()
     await store.create_session(session)
@@ -259,29 +221,3 @@ async def test_many_ends_of_one_run_are_one(store: SqlStore) -> None:
     stored = await store.get_run(make.ALICE, run.id)
     assert stored.status in (RunStatus.COMPLETED, RunStatus.CANCELLED)
     assert stored.totals.model_calls == 1
-
-
-async def test_runs_that_end_at_once_leave_whole_blocks(store: SqlStore) -> None:
-    """Paused runs have given their session back: so several runs of one session can end at the same moment."""
-    session = make.session()
-    await store.create_session(session)
-    runs = []
-    for _ in range(50):
-        runs.append(make.run(session))
-        await store.start_run(runs[-1], None)
-        await store.end_run(make.end(runs[-1], status=RunStatus.PAUSED))
-    await asyncio.gather(
-        *(
-            store.end_run(
-                make.end(run, first=3, events=[b"e"], messages=[make.message(run) for _ in range(4)])
-            )
-            for run in runs
-        ),
-        *(store.append_events([EventChunk(run.id, 3, 3, (b"late",))]) for run in runs),
-    )
-    messages = await store.list_messages(make.ALICE, session.id, Page(1000))
-    assert [message.sequence for message in messages] == list(range(1, 201))
-    blocks = [message.run_id for message in messages[::4]]
-    assert len(set(blocks)) == 50
-    assert [message.run_id for message in messages] == [run_id for run_id in blocks for _ in range(4)]
-    assert (await store.get_session(make.ALICE, session.id)).message_count == 200

@@ -22,6 +22,9 @@ PLAIN, ZSTD, PIECES = b"\x00", b"\x01", b"\x02"
 COMPRESS_FROM = 1024
 """Below so many bytes compression costs more than it saves."""
 
+REFERENCE_SIZE = 17
+"""Bytes of a value that tell where its pieces are, if it has some."""
+
 _LENGTH = struct.Struct(">I")
 _local = threading.local()
 

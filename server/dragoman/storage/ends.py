@@ -2,36 +2,40 @@
 
 In this order, so that two transactions never wait for each other: the session's row is locked; the run's row is locked
 and must still be open; messages with the session's next sequences; media references; model calls; the last events; the
-run's row; the session's row. A whole run's messages are one block: concurrent runs never interleave.
+pause; the run's row; the row of the run that is next; the session's row. A whole run's messages are one block: concurrent
+runs never interleave.
+
+A process that was taken for dead may come late: its run has ended without it. Then its calls are booked, for they were
+made, and nothing else is changed.
 """
 
 import logging
 from collections import Counter
 from dataclasses import dataclass
-from uuid import UUID
 
 import sqlalchemy as sa
 
+from dragoman.engine.ports import Ended
 from dragoman.errors import RunNotFound
 from dragoman.records import RunEnd, RunStatus
-from dragoman.storage import media
+from dragoman.storage import calls, events, media, pauses, turns
 from dragoman.storage import runs as run_rows
 from dragoman.storage import sessions as session_rows
 from dragoman.storage.rows import (
+    AnyRow,
     Packer,
     Values,
     after_sequence,
-    call_values,
     chunk_values,
     message_values,
     of,
     owned,
     totals_values,
+    unpack,
 )
 from dragoman.storage.tables import (
     chat_events,
     message_media,
-    model_calls,
     pieces,
     run_events,
     runs,
@@ -45,9 +49,9 @@ _PROGRESS = sa.select(runs.c.status, runs.c.last_sequence).where(
 )
 _INSERT_MESSAGES = sa.insert(chat_events)
 _INSERT_LINKS = sa.insert(message_media)
-_INSERT_CALLS = sa.insert(model_calls)
 _INSERT_EVENTS = sa.insert(run_events)
 _INSERT_PIECES = sa.insert(pieces)
+_LAST_EVENT = sa.select(runs.c.last_event).where(runs.c.id == sa.bindparam("run"))
 _UPDATE_RUN = sa.update(runs).where(runs.c.id == sa.bindparam("run"))
 _UPDATE_SESSION = sa.update(sessions).where(sessions.c.id == sa.bindparam("session"))
 
@@ -64,6 +68,7 @@ class Ending:
     messages: list[Values]
     links: list[Values]
     references: Counter[bytes]
+    pause: Values | None
     last_event: bytes
     pieces: list[Values]
     limit: int
@@ -83,6 +88,7 @@ def prepare(end: RunEnd, limit: int) -> Ending:
             for position, sha256 in enumerate(message.media)
         ],
         references=Counter(sha256 for message in end.messages for sha256 in message.media),
+        pause=None if end.pause is None else pauses.values(end.run_id, end.pause, packer),
         last_event=packer.pack(end.chunk.events[-1]),
         pieces=packer.pieces,
         limit=limit,
@@ -94,11 +100,11 @@ def is_open(connection: sa.Connection, end: RunEnd) -> bool:
     row = connection.execute(_PROGRESS, {"run": end.run_id, **of(end.owner)}).first()
     if row is None:
         raise RunNotFound(end.run_id)
-    return not _done(row.status, row.last_sequence, end)
+    return _fits(row.status, row.last_sequence, end)
 
 
-def write(connection: sa.Connection, ending: Ending) -> None:
-    """Writes the end; nothing when it has been written, or the run has ended otherwise.
+def write(connection: sa.Connection, ending: Ending) -> Ended:
+    """Writes the end; when the run has ended otherwise, its calls at most.
 
     Raises RunNotFound when there is no such run of the owner's in the session (any more), MediaGone.
     """
@@ -107,31 +113,18 @@ def write(connection: sa.Connection, ending: Ending) -> None:
     run = run_rows.lock(connection, end.owner, end.session_id, end.run_id)
     if session is None or run is None:
         raise RunNotFound(end.run_id)
-    if _done(run.status, run.last_sequence, end):
-        return
+    if not _fits(run.status, run.last_sequence, end):
+        return _late(connection, end, run)
+    if end.lapsed is not None and not run_rows.lapsed(connection, end.run_id, end.lapsed):
+        return Ended(stored=False)
     last_message = _write_messages(connection, ending, session.last_sequence)
-    if end.calls:
-        connection.execute(
-            _INSERT_CALLS,
-            [
-                call_values(call, end.owner, end.session_id, end.run_id, run.agent_name, end.totals.currency)
-                for call in end.calls
-            ],
-        )
+    calls.settle(connection, end, run.agent_name, booked=end.booked)
     _write_events(connection, ending, run.last_sequence)
-    connection.execute(
-        _UPDATE_RUN,
-        {
-            "run": end.run_id,
-            "status": str(end.status),
-            "update_time": end.end_time,
-            "end_time": end.end_time if end.status.final else None,
-            "last_sequence": end.chunk.last_sequence,
-            "last_message_sequence": last_message if end.messages else run.last_message_sequence,
-            "last_event": ending.last_event,
-            **totals_values(end.totals),
-        },
-    )
+    _write_pause(connection, ending, run.status)
+    connection.execute(_UPDATE_RUN, _run_values(ending, last_message, run.last_message_sequence))
+    active, following = session.active_run_id, None
+    if active == end.run_id and end.status.final:
+        active = following = turns.hand_over(connection, end.session_id)
     connection.execute(
         _UPDATE_SESSION,
         {
@@ -139,18 +132,69 @@ def write(connection: sa.Connection, ending: Ending) -> None:
             "last_sequence": last_message,
             "message_count": session.message_count + len(end.messages),
             "update_time": end.end_time,
-            "active_run_id": _unless(session.active_run_id, end.run_id),
+            "active_run_id": active,
         },
     )
+    return Ended(stored=True, next_run_id=following)
 
 
-def _done(status: str, last_sequence: int, end: RunEnd) -> bool:
-    """True when the run is final, or the end's last event is already in its log (a repeated pause, for example)."""
-    return RunStatus(status).final or end.chunk.last_sequence <= last_sequence
+def _fits(status: str, last_sequence: int, end: RunEnd) -> bool:
+    """Whether the end can follow on what is stored; False also when it is stored itself."""
+    stands = RunStatus(status)
+    if stands.final or end.chunk.last_sequence <= last_sequence:
+        return False
+    if end.only_paused:
+        return stands is RunStatus.PAUSED and last_sequence == end.chunk.first_sequence - 1
+    return stands.held or end.status.final
 
 
-def _unless(active_run_id: UUID | None, run_id: UUID) -> UUID | None:
-    return None if active_run_id == run_id else active_run_id
+def _late(connection: sa.Connection, end: RunEnd, run: AnyRow) -> Ended:
+    """What comes of an end that does not fit: it was stored by an earlier attempt; or another process has ended the run,
+    which takes nothing off what its calls have cost."""
+    if run.last_sequence >= end.chunk.last_sequence and _is_stored(connection, end, run):
+        return Ended(stored=True)
+    elsewhere = end.lapsed is None and not end.only_paused
+    if RunStatus(run.status).final and elsewhere and end.calls:
+        calls.settle(connection, end, run.agent_name, booked=True)
+        connection.execute(_UPDATE_RUN, {"run": end.run_id, **totals_values(end.totals)})
+    return Ended(stored=False)
+
+
+def _is_stored(connection: sa.Connection, end: RunEnd, run: AnyRow) -> bool:
+    last_event = end.chunk.events[-1]
+    if run.last_sequence == end.chunk.last_sequence:
+        stored = connection.execute(_LAST_EVENT, {"run": end.run_id}).scalar()
+        if stored is not None:
+            return unpack(connection, (end.run_id,), (stored,)) == [last_event]
+    # A pause that is over: its event is in the log.
+    return events.holds(connection, end.run_id, end.chunk.last_sequence, last_event)
+
+
+def _run_values(ending: Ending, last_message: int, before: int | None) -> Values:
+    """The run's row. `before`: the last message that it had."""
+    end = ending.end
+    final = end.status.final
+    return {
+        "run": end.run_id,
+        "status": str(end.status),
+        "update_time": end.end_time,
+        "end_time": end.end_time if final else None,
+        "log_time": end.end_time if final else None,
+        "expire_time": None if final or end.pause is None else end.pause.expire_time,
+        "holder": None,
+        "last_sequence": end.chunk.last_sequence,
+        "last_message_sequence": last_message if end.messages else before,
+        "last_event": ending.last_event,
+        **totals_values(end.totals),
+    }
+
+
+def _write_pause(connection: sa.Connection, ending: Ending, status: str) -> None:
+    """Keeps what the run needs to go on; lets that of a paused run go which ends."""
+    if status == RunStatus.PAUSED:
+        pauses.drop(connection, ending.end.run_id)
+    if ending.pause is not None:
+        pauses.insert(connection, ending.pause)
 
 
 def _write_messages(connection: sa.Connection, ending: Ending, last_sequence: int) -> int:

@@ -14,8 +14,11 @@ import sqlalchemy as sa
 
 from dragoman import ids
 from dragoman.records import (
+    CallStatus,
+    Cancellation,
     Cost,
     EventChunk,
+    Limits,
     Message,
     ModelCall,
     Owner,
@@ -31,6 +34,9 @@ from dragoman.storage.tables import TOKENS, pieces
 Values: TypeAlias = dict[str, Any]
 """Column names and values, as `insert()` takes them."""
 
+AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
+"""A row of which some columns are read, by their names."""
+
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -41,6 +47,9 @@ _PIECES = (
         pieces.c.value_id.in_(sa.bindparam("wanted", expanding=True)),
     )
     .order_by(pieces.c.value_id, pieces.c.position)
+)
+_DELETE_PIECES = sa.delete(pieces).where(
+    pieces.c.run_id == sa.bindparam("run"), pieces.c.value_id.in_(sa.bindparam("unwanted", expanding=True))
 )
 
 
@@ -78,6 +87,13 @@ def unpack(connection: sa.Connection, run_ids: Iterable[UUID], stored: Iterable[
         value_id = codec.referenced(column)
         values.append(codec.decode(column if value_id is None else b"".join(whole[value_id])))
     return values
+
+
+def delete_pieces(connection: sa.Connection, run_id: UUID, stored: Iterable[bytes]) -> None:
+    """Deletes what values of a run have in pieces, if they have; the beginnings of the columns will do."""
+    unwanted = {value_id for column in stored if (value_id := codec.referenced(column)) is not None}
+    if unwanted:
+        connection.execute(_DELETE_PIECES, {"run": run_id, "unwanted": unwanted})
 
 
 def owner_values(owner: Owner) -> Values:
@@ -132,8 +148,8 @@ def session_of(row: sa.Row[Any]) -> Session:
     )
 
 
-def run_values(run: Run) -> Values:
-    """A row of `runs`, of a run that begins."""
+def run_values(run: Run, ticket: int | None) -> Values:
+    """A row of `runs`, of a run that begins, but for its lease. `ticket`: its place in the session's queue."""
     return {
         "id": run.id,
         "session_id": run.session_id,
@@ -146,11 +162,13 @@ def run_values(run: Run) -> Values:
         "create_time": run.create_time,
         "update_time": run.update_time,
         "end_time": run.end_time,
-        "lease_time": run.create_time,
         "last_sequence": run.last_sequence,
         "last_message_sequence": None,
         **totals_values(run.totals),
         "last_event": None,
+        "holder": run.holder,
+        "ticket": ticket,
+        "limits": _limits_value(run.limits),
     }
 
 
@@ -171,6 +189,47 @@ def run_of(row: sa.Row[Any], last_event: bytes) -> Run:
         last_sequence=row.last_sequence,
         totals=Totals(_usage_of(row), row.usd, row.amount, row.currency, row.model_calls, row.unpriced_calls),
         last_event=last_event,
+        holder=row.holder,
+        limits=_limits_of(row.limits),
+    )
+
+
+def cancellation_values(cancellation: Cancellation) -> Values:
+    """The columns of `runs` that say that somebody wants it to end."""
+    return {
+        "cancel_reason": int(cancellation.reason),
+        "cancel_by": cancellation.by,
+        "cancel_note": cancellation.note,
+    }
+
+
+def cancellation_of(row: AnyRow) -> Cancellation | None:
+    """The wish that a row of `runs` has; None when nobody wants it to end."""
+    if row.cancel_reason is None:
+        return None
+    return Cancellation(row.cancel_reason, row.cancel_by, row.cancel_note)
+
+
+def _limits_value(limits: Limits) -> Values | None:
+    """NULL when there are none."""
+    value: Values = {}
+    if limits.max_cost is not None:
+        value["max_cost"] = str(limits.max_cost)
+    if limits.max_total_tokens is not None:
+        value["max_total_tokens"] = limits.max_total_tokens
+    if limits.max_duration is not None:
+        value["max_duration_us"] = limits.max_duration // _MICROSECOND
+    return value or None
+
+
+def _limits_of(value: Mapping[str, Any] | None) -> Limits:
+    if value is None:
+        return Limits()
+    cost, duration = value.get("max_cost"), value.get("max_duration_us")
+    return Limits(
+        None if cost is None else Decimal(cost),
+        value.get("max_total_tokens"),
+        None if duration is None else duration * _MICROSECOND,
     )
 
 
@@ -255,6 +314,27 @@ def call_values(
         "duration_us": call.duration // _MICROSECOND,
         "time_to_first_token_us": None if first is None else first // _MICROSECOND,
     }
+
+
+def call_of(row: sa.Row[Any]) -> ModelCall:
+    """The call of a row of `model_calls`."""
+    first = row.time_to_first_token_us
+    return ModelCall(
+        id=row.id,
+        run_id=row.run_id,
+        parent_run_id=row.parent_run_id,
+        agent_name=row.agent_name,
+        kind=row.kind,
+        provider=row.provider,
+        model=row.model,
+        usage=_usage_of(row),
+        cost=None if row.usd is None else _cost_of(row),
+        status=CallStatus(row.status),
+        stop_reason=row.stop_reason,
+        start_time=row.start_time,
+        duration=row.duration_us * _MICROSECOND,
+        time_to_first_token=None if first is None else first * _MICROSECOND,
+    )
 
 
 def chunk_values(chunk: EventChunk, packer: Packer) -> Values:

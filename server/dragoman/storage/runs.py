@@ -1,100 +1,79 @@
-"""Runs: claiming a session's turn, finding runs again, and the leases of their processes."""
+"""Runs: finding them again, what their holders are told, and the leases of their processes."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Collection, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from dragoman.engine.ports import Page, TimeKey
-from dragoman.errors import RunNotFound, SessionBusy, SessionNotFound
-from dragoman.records import Owner, Run, RunStatus, Session
+from dragoman.engine.ports import Notice, Page, Progress, TimeKey
+from dragoman.errors import RunNotFound
+from dragoman.records import Cancellation, Owner, Run, RunStatus
 from dragoman.storage import sessions as session_rows
-from dragoman.storage.rows import Values, of, owned, run_of, run_values, session_values, unpack
-from dragoman.storage.tables import runs, sessions
+from dragoman.storage.clock import ago, now
+from dragoman.storage.rows import (
+    AnyRow,
+    Values,
+    cancellation_of,
+    cancellation_values,
+    of,
+    owned,
+    run_of,
+    unpack,
+)
+from dragoman.storage.tables import runs
+
+HELD = tuple(str(status) for status in RunStatus if status.held)
 
 _THIS = sa.and_(runs.c.id == sa.bindparam("run"), owned(runs))
 _GET = sa.select(runs).where(_THIS)
 _EXISTS = sa.select(runs.c.id).where(_THIS)
+_TICKET = sa.select(runs.c.ticket).where(runs.c.id == sa.bindparam("run"))
 _LOCK = (
-    sa.select(runs.c.agent_name, runs.c.status, runs.c.last_sequence, runs.c.last_message_sequence)
+    sa.select(
+        runs.c.agent_name,
+        runs.c.status,
+        runs.c.last_sequence,
+        runs.c.last_message_sequence,
+        runs.c.holder,
+        runs.c.update_time,
+    )
     .where(_THIS, runs.c.session_id == sa.bindparam("session"))
     .with_for_update()
 )
-_INSERT = sa.insert(runs)
-_INSERT_SESSION = sa.insert(sessions)
-_OF_AGENT = sa.and_(
-    sessions.c.id == sa.bindparam("session"), owned(sessions), sessions.c.agent_name == sa.bindparam("agent")
+_NAMED = runs.c.id.in_(sa.bindparam("runs", expanding=True))
+_HELD = runs.c.status.in_(HELD)
+_SILENT = runs.c.lease_time < ago("lease")
+_LAPSED = sa.select(runs.c.id).where(runs.c.id == sa.bindparam("run"), _HELD, _SILENT)
+_ABANDONED = (
+    sa.select(runs).where(_HELD, _SILENT).order_by(runs.c.lease_time, runs.c.id).limit(sa.bindparam("most"))
 )
-_CLAIM = (
-    sa.update(sessions)
-    .where(_OF_AGENT, sessions.c.active_run_id.is_(None))
-    .values(
-        active_run_id=sa.bindparam("run"),
-        run_count=sessions.c.run_count + 1,
-        update_time=sa.bindparam("now"),
-    )
-)
-_TURN = sa.select(sessions.c.active_run_id).where(_OF_AGENT).with_for_update()
-_UNFINISHED = (
+_EXPIRED = (
     sa.select(runs)
-    .where(runs.c.status == str(RunStatus.RUNNING), runs.c.lease_time < sa.bindparam("before"))
-    .order_by(runs.c.lease_time)
+    .where(runs.c.status == str(RunStatus.PAUSED), runs.c.expire_time < now())
+    .order_by(runs.c.expire_time, runs.c.id)
+    .limit(sa.bindparam("most"))
 )
 _RENEW = (
-    sa.update(runs)
-    .where(
-        runs.c.id.in_(sa.bindparam("runs", expanding=True)),
-        runs.c.status == str(RunStatus.RUNNING),
-    )
-    .values(lease_time=sa.bindparam("now"))
+    sa.update(runs).where(_NAMED, _HELD, runs.c.holder == sa.bindparam("by_holder")).values(lease_time=now())
+)
+_CANCEL = sa.update(runs).where(_THIS, _HELD, runs.c.cancel_reason.is_(None))
+_PROGRESS = sa.select(runs.c.id, runs.c.status, runs.c.last_sequence).where(_NAMED)
+_NOTICES = sa.select(
+    runs.c.id, runs.c.status, runs.c.cancel_reason, runs.c.cancel_by, runs.c.cancel_note
+).where(
+    _NAMED,
+    sa.or_(
+        runs.c.cancel_reason.is_not(None),
+        runs.c.holder.is_(None),
+        runs.c.holder != sa.bindparam("by_holder"),
+        # It has waited for its turn, and has got it.
+        sa.and_(runs.c.status == str(RunStatus.RUNNING), runs.c.ticket.is_not(None)),
+    ),
 )
 
-
-def start(connection: sa.Connection, run: Run, new_session: Session | None) -> Session:
-    """Claims the session's turn (or makes the session) and inserts the run. Returns the session as it is then.
-
-    Harmless a second time: an attempt whose commit was not acknowledged is recognised by the run's id.
-    Raises SessionNotFound, SessionBusy.
-    """
-    if new_session is None:
-        started = _claim(connection, run)
-    elif session_rows.lock(connection, new_session.owner, new_session.id) is None:
-        return _start_first(connection, run, new_session)
-    else:  # by an earlier attempt
-        started = not exists(connection, run.owner, run.id)
-    if started:
-        connection.execute(_INSERT, run_values(run))
-    return session_rows.get(connection, run.owner, run.session_id)
-
-
-def _start_first(connection: sa.Connection, run: Run, session: Session) -> Session:
-    """Inserts the new session, taken by its first run, and the run."""
-    taken = replace(
-        session, active_run_id=run.id, run_count=session.run_count + 1, update_time=run.create_time
-    )
-    connection.execute(_INSERT_SESSION, session_values(taken))
-    connection.execute(_INSERT, run_values(run))
-    return taken
-
-
-def _claim(connection: sa.Connection, run: Run) -> bool:
-    """Takes the turn in one statement, which also locks the session. False when an earlier attempt has done so."""
-    this = {"session": run.session_id, "agent": run.agent_name, **of(run.owner)}
-    claimed = connection.execute(_CLAIM, {**this, "run": run.id, "now": run.create_time})
-    if claimed.rowcount:
-        return True
-    # Locked, so that what is read is what stands: an ordinary read could show the session as free a moment later.
-    row = connection.execute(_TURN, this).first()
-    if row is None:
-        raise SessionNotFound(run.session_id)
-    if row.active_run_id is None:
-        return _claim(connection, run)
-    if row.active_run_id == run.id and exists(connection, run.owner, run.id):
-        return False
-    raise SessionBusy(run.session_id, row.active_run_id)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def exists(connection: sa.Connection, owner: Owner, run_id: UUID) -> bool:
@@ -104,7 +83,7 @@ def exists(connection: sa.Connection, owner: Owner, run_id: UUID) -> bool:
 
 def get(connection: sa.Connection, owner: Owner, run_id: UUID) -> Run:
     """Raises RunNotFound."""
-    found = _all(connection, _GET, {"run": run_id, **of(owner)})
+    found = all_of(connection, _GET, {"run": run_id, **of(owner)})
     if not found:
         raise RunNotFound(run_id)
     return found[0]
@@ -128,31 +107,76 @@ def select(
     if status is not None:
         query = query.where(runs.c.status == str(status))
     query = session_rows.newest_first(query, runs.c.create_time, runs.c.id, page)
-    return _all(connection, query, of(owner))
+    return all_of(connection, query, of(owner))
 
 
-def unfinished(connection: sa.Connection, before: datetime) -> list[Run]:
-    """Running runs, of any owner, whose lease is older; the oldest first."""
-    return _all(connection, _UNFINISHED, {"before": before})
+def request_cancel(connection: sa.Connection, owner: Owner, run_id: UUID, cancellation: Cancellation) -> Run:
+    """Notes the wish unless there is one, or nobody holds the run. Returns the run. Raises RunNotFound."""
+    connection.execute(_CANCEL, {"run": run_id, **of(owner), **cancellation_values(cancellation)})
+    return get(connection, owner, run_id)
 
 
-def renew(connection: sa.Connection, run_ids: Sequence[UUID], now: datetime) -> None:
-    """Renews the leases of those that still run."""
-    keys = sorted(run_ids)
-    for start_at in range(0, len(keys), session_rows.BATCH):
-        connection.execute(_RENEW, {"runs": keys[start_at : start_at + session_rows.BATCH], "now": now})
+def notices(connection: sa.Connection, holder: UUID, run_ids: Collection[UUID]) -> list[Notice]:
+    """Of these: those with a cancellation, those that the holder has no more, and those that have waited and run now."""
+    return [
+        Notice(row.id, RunStatus(row.status), cancellation_of(row))
+        for keys in _batches(run_ids)
+        for row in connection.execute(_NOTICES, {"runs": keys, "by_holder": holder})
+    ]
 
 
-def lock(
-    connection: sa.Connection, owner: Owner, session_id: UUID, run_id: UUID
-) -> sa.Row[str, str, int, int | None] | None:
+def progress(connection: sa.Connection, run_ids: Collection[UUID]) -> dict[UUID, Progress]:
+    """How far these runs are, of any owner; without those that do not exist."""
+    return {
+        row.id: Progress(RunStatus(row.status), row.last_sequence)
+        for keys in _batches(run_ids)
+        for row in connection.execute(_PROGRESS, {"runs": keys})
+    }
+
+
+def abandoned(connection: sa.Connection, lease: timedelta, limit: int) -> list[Run]:
+    """Runs, of any owner, whose holders have been silent for longer; the longest silent first."""
+    return all_of(connection, _ABANDONED, {"lease": lease // _MICROSECOND, "most": limit})
+
+
+def lapsed(connection: sa.Connection, run_id: UUID, lease: timedelta) -> bool:
+    """Whether a run is held by somebody who has been silent for longer."""
+    return connection.execute(_LAPSED, {"run": run_id, "lease": lease // _MICROSECOND}).first() is not None
+
+
+def expired(connection: sa.Connection, limit: int) -> list[Run]:
+    """Paused runs, of any owner, whose time is over; the longest first."""
+    return all_of(connection, _EXPIRED, {"most": limit})
+
+
+def renew(connection: sa.Connection, holder: UUID, run_ids: Collection[UUID]) -> None:
+    """Renews the leases of those that the holder still has."""
+    for keys in _batches(run_ids):
+        connection.execute(_RENEW, {"runs": keys, "by_holder": holder})
+
+
+def lock(connection: sa.Connection, owner: Owner, session_id: UUID, run_id: UUID) -> AnyRow | None:
     """How far the run is, locked to the end of the transaction; after its session's row."""
     return connection.execute(_LOCK, {"run": run_id, "session": session_id, **of(owner)}).first()
 
 
-def _all(connection: sa.Connection, query: sa.Select[Any], parameters: Values) -> list[Run]:
+def ticket(connection: sa.Connection, run_id: UUID) -> int:
+    """The place in the queue of a run that waits."""
+    place: int | None = connection.execute(_TICKET, {"run": run_id}).scalar_one()
+    return 0 if place is None else place
+
+
+def all_of(connection: sa.Connection, query: sa.Select[Any], parameters: Values) -> list[Run]:
+    """The runs of a query for whole rows of `runs`."""
     rows = connection.execute(query, parameters).all()
     ended = [row for row in rows if row.last_event is not None]
     values = unpack(connection, (row.id for row in ended), (row.last_event for row in ended))
     last_events = dict(zip((row.id for row in ended), values, strict=True))
     return [run_of(row, last_events.get(row.id, b"")) for row in rows]
+
+
+def _batches(run_ids: Collection[UUID]) -> Iterator[list[UUID]]:
+    """As many as one statement names, always in one order: two processes must not wait for each other."""
+    keys = sorted(run_ids)
+    for start in range(0, len(keys), session_rows.BATCH):
+        yield keys[start : start + session_rows.BATCH]

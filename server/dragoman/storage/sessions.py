@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from dragoman.engine.ports import Page, TimeKey
 from dragoman.errors import SessionBusy, SessionNotFound
-from dragoman.records import Owner, Session
-from dragoman.storage import media
+from dragoman.records import Owner, RequestKey, RunStatus, Session
+from dragoman.storage import media, requests
 from dragoman.storage.rows import Values, of, owned, session_of, session_values
-from dragoman.storage.tables import chat_events, message_media, pieces, run_events, runs, sessions
+from dragoman.storage.tables import chat_events, message_media, pieces, run_events, run_pauses, runs, sessions
 
 BATCH = 500
 """Keys that one statement names at most."""
@@ -26,13 +26,29 @@ _LOCK = (
     .with_for_update()
 )
 _INSERT = sa.insert(sessions)
+_QUEUED = (
+    sa.select(runs.c.id)
+    .where(runs.c.session_id == sa.bindparam("session"), runs.c.status == str(RunStatus.QUEUED))
+    .limit(1)
+)
 _UPDATE = sa.update(sessions).where(_THIS)
 
 
-def insert(connection: sa.Connection, session: Session) -> None:
-    """Inserts the session; nothing when it is there already, by an earlier attempt."""
+def insert(connection: sa.Connection, session: Session, request: RequestKey | None) -> Session:
+    """Inserts the session and returns it; or the one that the same request has made, or an earlier attempt.
+
+    Raises RequestIdReused, and IntegrityError when the same request has been made at the same moment: to try again
+    finds it.
+    """
+    if request is not None:
+        record = requests.find(connection, session.owner, request)
+        if record is not None:
+            return get(connection, session.owner, record.session_id)
     if not _exists(connection, session.owner, session.id):
         connection.execute(_INSERT, session_values(session))
+        if request is not None:
+            requests.insert(connection, session.owner, request, session.id, None, session.create_time)
+    return session
 
 
 def get(connection: sa.Connection, owner: Owner, session_id: UUID) -> Session:
@@ -105,8 +121,10 @@ def delete(connection: sa.Connection, uncertain: bool, owner: Owner, session_id:
         if uncertain:
             return
         raise SessionNotFound(session_id)
-    if session.active_run_id is not None:
-        raise SessionBusy(session_id, session.active_run_id)
+    # Also one that was to wait and is asked to end: it has not ended yet.
+    busy = session.active_run_id or connection.execute(_QUEUED, {"session": session_id}).scalar()
+    if busy is not None:
+        raise SessionBusy(session_id, busy)
     media.release(connection, owner, session_id)
     # By lists of keys: MariaDB answers DELETE ... IN (SELECT ...) by reading the whole table.
     with_media = sa.select(chat_events.c.id).where(
@@ -115,8 +133,9 @@ def delete(connection: sa.Connection, uncertain: bool, owner: Owner, session_id:
     _delete_all(connection, message_media.c.message_id, connection.execute(with_media).scalars().all())
     connection.execute(sa.delete(chat_events).where(chat_events.c.session_id == session_id))
     run_ids = connection.execute(sa.select(runs.c.id).where(runs.c.session_id == session_id)).scalars().all()
-    for column in (run_events.c.run_id, pieces.c.run_id, runs.c.id):
+    for column in (run_events.c.run_id, run_pauses.c.run_id, pieces.c.run_id, runs.c.id):
         _delete_all(connection, column, run_ids)
+    requests.delete(connection, session_id)
     connection.execute(sa.delete(sessions).where(sessions.c.id == session_id))
 
 

@@ -5,29 +5,58 @@ client that cancels would lose what is being written), and `close` waits for the
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from dragoman.engine.ports import Page, TimeKey, UsageQuery, UsageRow
+from dragoman.engine.ports import (
+    Continued,
+    Ended,
+    Notice,
+    Page,
+    Progress,
+    RequestRecord,
+    Started,
+    TimeKey,
+    UsageQuery,
+    UsageRow,
+)
 from dragoman.errors import InvalidInput, StorageUnavailable, Violation
 from dragoman.records import (
+    Cancellation,
     EventChunk,
     Media,
     Message,
+    ModelCall,
     Owner,
+    RequestKey,
     Run,
+    RunCalls,
     RunEnd,
     RunStatus,
     Session,
+    SessionConflict,
     utcnow,
 )
-from dragoman.storage import ends, engines, events, media, messages, runs, sessions, usage
-from dragoman.storage.database import Database
+from dragoman.storage import (
+    calls,
+    continues,
+    ends,
+    engines,
+    events,
+    media,
+    messages,
+    requests,
+    runs,
+    sessions,
+    turns,
+    usage,
+)
+from dragoman.storage.database import Database, Work
 from dragoman.storage.migrate import SchemaOutdated, SchemaState, migrate_engine, state_of, upgrade
 from dragoman.storage.types import json_size
 
@@ -43,6 +72,7 @@ MAX_JSON = 1024 * 1024
 """Largest `inputs` of a session, in bytes of JSON."""
 
 _MEDIA_ATTEMPTS = 5
+_REQUEST_ATTEMPTS = 4
 
 
 class SqlStore:
@@ -97,10 +127,17 @@ class SqlStore:
 
     # Sessions
 
-    async def create_session(self, session: Session) -> None:
-        """Inserts a session. Raises InvalidInput when its inputs are larger than `MAX_JSON`."""
+    async def create_session(self, session: Session, request: RequestKey | None = None) -> Session:
+        """Inserts a session and returns it, or the one that the same request has made.
+
+        Raises RequestIdReused, and InvalidInput when its inputs are larger than `MAX_JSON`.
+        """
         _check_inputs(session)
-        await self._write(self._database.write(lambda c: sessions.insert(c, session)))
+        return await self._write(self._requested(request, lambda c: sessions.insert(c, session, request)))
+
+    async def find_request(self, owner: Owner, request: RequestKey) -> RequestRecord | None:
+        """What the same request came to earlier. Raises RequestIdReused."""
+        return await self._database.read(lambda c: requests.find(c, owner, request))
 
     async def get_session(self, owner: Owner, session_id: UUID) -> Session:
         """Raises SessionNotFound."""
@@ -165,29 +202,76 @@ class SqlStore:
 
     # Runs and their events
 
-    async def start_run(self, run: Run, new_session: Session | None) -> Session:
-        """Claims the session's turn and inserts the run. Raises SessionNotFound, SessionBusy."""
+    async def start_run(
+        self,
+        run: Run,
+        new_session: Session | None,
+        *,
+        conflict: SessionConflict = SessionConflict.REJECT,
+        max_queued: int = 0,
+        request: RequestKey | None = None,
+    ) -> Started:
+        """Inserts the run, which claims its session's turn or waits for it.
+
+        Raises SessionNotFound, SessionBusy, TooManyRuns, RequestIdReused, and InvalidInput as `create_session`.
+        """
         if new_session is not None:
             _check_inputs(new_session)
-        return await self._write(self._database.write(lambda c: runs.start(c, run, new_session)))
+        wanted = turns.Start(run, new_session, conflict, max_queued, request)
+        return await self._write(self._requested(request, lambda c: turns.start(c, wanted)))
 
-    async def append_events(self, chunks: Sequence[EventChunk]) -> None:
-        """Appends to the event logs of several runs. What is stored already, or comes after the end, is left out."""
-        if chunks:
-            await self._write(self._database.write(lambda c: events.append(c, chunks, self._piece)))
+    async def continue_run(
+        self,
+        owner: Owner,
+        run_id: UUID,
+        *,
+        after_sequence: int,
+        holder: UUID,
+        request: RequestKey | None = None,
+    ) -> Continued:
+        """PAUSED becomes RUNNING. Raises RunNotFound, RunNotPaused, RequestIdReused."""
+        wanted = continues.Continuing(owner, run_id, after_sequence, holder, request, utcnow())
+        return await self._write(self._requested(request, lambda c: continues.continue_run(c, wanted)))
+
+    async def request_cancel(self, owner: Owner, run_id: UUID, cancellation: Cancellation) -> Run:
+        """Notes on a run that somebody holds that it is to end; the first wish counts. Raises RunNotFound."""
+        return await self._write(
+            self._database.write(lambda c: runs.request_cancel(c, owner, run_id, cancellation))
+        )
+
+    async def notices(self, holder: UUID, run_ids: Collection[UUID]) -> list[Notice]:
+        """What the holder of these runs has to know."""
+        if not run_ids:
+            return []
+        return await self._database.read(lambda c: runs.notices(c, holder, run_ids))
+
+    async def progress(self, run_ids: Collection[UUID]) -> dict[UUID, Progress]:
+        """How far these runs are, of any owner; without those that do not exist."""
+        if not run_ids:
+            return {}
+        return await self._database.read(lambda c: runs.progress(c, run_ids))
+
+    async def append_events(self, chunks: Sequence[EventChunk], calls: Sequence[RunCalls] = ()) -> None:
+        """Appends to the event logs of several runs, and books calls. What is stored already, or comes after the end, is
+        left out."""
+        if chunks or calls:
+            await self._write(self._database.write(lambda c: events.append(c, chunks, calls, self._piece)))
 
     async def read_events(
         self, owner: Owner, run_id: UUID, after_sequence: int, max_bytes: int
     ) -> list[EventChunk]:
-        """Chunks with events after the sequence, up to `max_bytes` but at least one. Raises RunNotFound."""
+        """Chunks with events after the sequence, up to `max_bytes` but at least one.
+
+        Raises RunNotFound, EventsTrimmed.
+        """
         return await self._database.read(lambda c: events.read(c, owner, run_id, after_sequence, max_bytes))
 
-    async def end_run(self, end: RunEnd) -> None:
-        """Writes all that a run leaves and frees its session. A second time it changes nothing.
+    async def end_run(self, end: RunEnd) -> Ended:
+        """Writes all that a run leaves and hands its session's turn on. A second time it changes nothing.
 
         Raises RunNotFound when there is no such run of the owner's, or it has been deleted.
         """
-        await self._write(self._end_run(end))
+        return await self._write(self._end_run(end))
 
     async def get_run(self, owner: Owner, run_id: UUID) -> Run:
         """Raises RunNotFound."""
@@ -207,16 +291,39 @@ class SqlStore:
             lambda c: runs.select(c, owner, page, session_id=session_id, agent_name=agent_name, status=status)
         )
 
-    async def unfinished_runs(self, before: datetime) -> list[Run]:
-        """Running runs, of any owner, whose lease is older than `before`."""
-        return await self._database.read(lambda c: runs.unfinished(c, before))
+    # Housekeeping
 
-    async def renew_leases(self, run_ids: Sequence[UUID], now: datetime) -> None:
-        """Says that these runs' process lives."""
+    async def abandoned_runs(self, lease: timedelta, limit: int) -> list[Run]:
+        """Runs, of any owner, whose holders have been silent for longer than `lease`."""
+        return await self._database.read(lambda c: runs.abandoned(c, lease, limit))
+
+    async def expired_runs(self, limit: int) -> list[Run]:
+        """Paused runs, of any owner, whose time to be continued is over."""
+        return await self._database.read(lambda c: runs.expired(c, limit))
+
+    async def renew_leases(self, holder: UUID, run_ids: Collection[UUID]) -> None:
+        """Says that the process that holds these runs lives."""
         if run_ids:
-            await self._write(self._database.write(lambda c: runs.renew(c, run_ids, now)))
+            await self._write(self._database.write(lambda c: runs.renew(c, holder, run_ids)))
+
+    async def trim_events(self, before: datetime, limit: int) -> int:
+        """Deletes the events, but for the last one, of at most `limit` runs that ended before; returns of how many."""
+        run_ids = await self._database.read(lambda c: events.trimmable(c, before, limit))
+        # A transaction for each: a long one would keep all others waiting on SQLite.
+        trimmed = 0
+        for run_id in run_ids:
+            trimmed += await self._write(self._database.write(partial(events.trim, run_id=run_id)))
+        return trimmed
+
+    async def trim_requests(self, before: datetime, limit: int) -> int:
+        """Forgets at most `limit` requests that were made before; returns how many."""
+        return await self._write(self._database.write(lambda c: requests.trim(c, before, limit)))
 
     # The ledger
+
+    async def run_calls(self, owner: Owner, run_id: UUID) -> list[ModelCall]:
+        """The calls that are booked for a run and its members, by the time at which they began."""
+        return await self._database.read(lambda c: calls.of_run(c, owner, run_id))
 
     async def query_usage(
         self, owner: Owner, query: UsageQuery, page: Page[tuple[str, ...]]
@@ -224,19 +331,28 @@ class SqlStore:
         """Groups in the order of their keys."""
         return await self._database.read(lambda c: usage.select(c, owner, query, page))
 
-    async def _end_run(self, end: RunEnd) -> None:
+    async def _end_run(self, end: RunEnd) -> Ended:
         ending = await self._database.compute(lambda: ends.prepare(end, self._piece))
-        if end.media and not await self._database.read(lambda c: ends.is_open(c, end)):
-            return  # not to leave media behind that nothing will refer to
+        # Not to leave media behind that nothing will refer to.
+        wanted = bool(end.media) and await self._database.read(lambda c: ends.is_open(c, end))
         for _ in range(_MEDIA_ATTEMPTS):
-            for medium in end.media:
+            for medium in end.media if wanted else ():
                 await self._put(end.owner, medium)
             try:
-                await self._database.write(lambda c: ends.write(c, ending))
+                return await self._database.write(lambda c: ends.write(c, ending))
             except ends.MediaGone:
                 continue
-            return
         raise StorageUnavailable()
+
+    async def _requested(self, request: RequestKey | None, work: Work[T]) -> T:
+        """The result of `work`, which does what was requested or finds what the same request came to."""
+        for _ in range(_REQUEST_ATTEMPTS):
+            try:
+                return await self._database.write(work)
+            except sa.exc.IntegrityError:
+                if request is None:
+                    raise
+        return await self._database.write(work)
 
     async def _put(self, owner: Owner, medium: Media) -> None:
         now = utcnow()

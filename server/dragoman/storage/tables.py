@@ -1,8 +1,10 @@
 """The tables, as SQLAlchemy Core sees them. The migrations make them; a test holds that both say the same.
 
     sessions ──┬── runs ──┬── run_events      the event log, in chunks
+               │          ├── run_pauses      what a paused run needs to go on
                │          └── pieces          the rest of values too large for one statement
                └── chat_events ── message_media ┄┄► media ── media_chunks
+    requests                                  what callers have asked for under an id of theirs
     model_calls                               the ledger: bound to nothing, so that it outlives all of them
 
 Everything of an owner carries `principal` and `user`, and every query is scoped by both; what has no such columns hangs
@@ -48,10 +50,10 @@ TOKENS = (
 """Columns of a `TokenUsage`, named as its fields."""
 
 
-def _owner() -> list[sa.Column[Any]]:
+def _owner(*, primary_key: bool = False) -> list[sa.Column[Any]]:
     return [
-        sa.Column("principal", Identifier(), nullable=False),
-        sa.Column("user", Identifier(), nullable=False),
+        sa.Column(name, Identifier(), primary_key=primary_key, nullable=False)
+        for name in ("principal", "user")
     ]
 
 
@@ -115,12 +117,28 @@ runs = sa.Table(
     sa.Column("model_calls", sa.BigInteger(), nullable=False),
     sa.Column("unpriced_calls", sa.BigInteger(), nullable=False),
     sa.Column("last_event", Blob()),
+    # The process whose lease it is; NULL when nobody runs it.
+    sa.Column("holder", Id()),
+    # Its place in the session's queue; NULL when it never had to wait.
+    sa.Column("ticket", sa.BigInteger()),
+    sa.Column("limits", Json()),
+    # A wish to end it, which its holder finds here. The reason is the number in the protocol.
+    sa.Column("cancel_reason", sa.Integer()),
+    sa.Column("cancel_by", Identifier()),
+    sa.Column("cancel_note", sa.Text()),
+    # Of a paused run: when it ends unless it is continued.
+    sa.Column("expire_time", Instant()),
+    # Of a run that has ended: when; NULL again when its events are gone. So the index has those to be trimmed alone.
+    sa.Column("log_time", Instant()),
     sa.Index(None, "principal", "user", "create_time", "id"),
     sa.Index(None, "principal", "user", "agent_name", "create_time", "id"),
     sa.Index(None, "principal", "user", "status", "create_time", "id"),
     sa.Index(None, "session_id", "create_time", "id"),
     sa.Index(None, "session_id", "last_message_sequence"),
+    sa.Index(None, "session_id", "status", "ticket"),
     sa.Index(None, "status", "lease_time"),
+    sa.Index(None, "status", "expire_time"),
+    sa.Index(None, "log_time"),
     **TABLE_OPTIONS,
 )
 
@@ -132,6 +150,32 @@ run_events = sa.Table(
     sa.Column("last_sequence", sa.BigInteger(), nullable=False),
     sa.Column("size", sa.BigInteger(), nullable=False),
     sa.Column("events", Blob(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+run_pauses = sa.Table(
+    "run_pauses",
+    metadata,
+    sa.Column("run_id", Id(), sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("continuation", Blob(), nullable=False),
+    sa.Column("content", Blob(), nullable=False),
+    sa.Column("active_us", sa.BigInteger(), nullable=False),
+    sa.Column("expire_time", Instant(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    *_owner(primary_key=True),
+    sa.Column("request_id", Identifier(128), primary_key=True),
+    sa.Column("digest", Hash(), nullable=False),
+    sa.Column("session_id", Id(), nullable=False),
+    sa.Column("run_id", Id()),
+    sa.Column("after_sequence", sa.BigInteger(), nullable=False),
+    sa.Column("create_time", Instant(), nullable=False),
+    sa.Index(None, "create_time"),
+    sa.Index(None, "session_id"),
     **TABLE_OPTIONS,
 )
 

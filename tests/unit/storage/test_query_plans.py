@@ -1,6 +1,7 @@
 """Every query has its index: on SQLite, whose planner says so in words."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from support import make
 
 from dragoman.engine.ports import Page, UsageQuery
-from dragoman.records import RunStatus
+from dragoman.records import RequestKey, RunStatus
 from dragoman.storage import SqlStore, open_store
 
 SESSION = make.session()
@@ -62,7 +63,26 @@ QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = 
         lambda store: store.append_events([make.chunk(RUN, 1, b"event")]),
         ["sqlite_autoindex_runs_1", "sqlite_autoindex_run_events_1"],
     ),
-    ("abandoned runs", lambda store: store.unfinished_runs(make.NOW), ["ix_runs_status_lease_time"]),
+    (
+        "abandoned runs",
+        lambda store: store.abandoned_runs(timedelta(seconds=9), 5),
+        ["ix_runs_status_lease_time"],
+    ),
+    ("expired runs", lambda store: store.expired_runs(5), ["ix_runs_status_expire_time"]),
+    ("runs to trim", lambda store: store.trim_events(make.NOW, 5), ["ix_runs_log_time"]),
+    ("requests to trim", lambda store: store.trim_requests(make.NOW, 5), ["ix_requests_create_time"]),
+    (
+        "a request",
+        lambda store: store.find_request(make.ALICE, RequestKey("id", bytes(32))),
+        ["sqlite_autoindex_requests_1"],
+    ),
+    ("progress", lambda store: store.progress([RUN.id]), ["sqlite_autoindex_runs_1"]),
+    ("notices", lambda store: store.notices(RUN.id, [RUN.id]), ["sqlite_autoindex_runs_1"]),
+    (
+        "calls of a run",
+        lambda store: store.run_calls(make.ALICE, RUN.id),
+        ["ix_model_calls_root_run_id"],
+    ),
     (
         "usage of a time",
         lambda store: store.query_usage(make.ALICE, UsageQuery(start_time=make.NOW), Page(5)),
@@ -112,7 +132,16 @@ async def test_a_query_uses_its_index(
         assert any(f"INDEX {index} " in step for step in plan), plan
     tables = [
         table
-        for table in ("sessions", "runs", "run_events", "chat_events", "model_calls", "media")
+        for table in (
+            "sessions",
+            "runs",
+            "run_events",
+            "chat_events",
+            "model_calls",
+            "media",
+            "requests",
+            "run_pauses",
+        )
         if f"SCAN {table}" in plan
     ]
     assert tables == []

@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 from support import make
 
-from dragoman.records import Run
-from dragoman.storage import ends, engines, events, messages, migrate, runs
+from dragoman import ids
+from dragoman.records import Run, SessionConflict
+from dragoman.storage import ends, engines, events, messages, migrate, runs, turns
 
 LIMIT = 1024
 
@@ -32,11 +33,11 @@ def whole_runs(writer: sa.Engine, number: int) -> list[Run]:
         for _ in range(number):
             session = make.session()
             begun.append(make.run(session))
-            runs.start(connection, begun[-1], session)
+            turns.start(connection, turns.Start(begun[-1], session, SessionConflict.REJECT, 0, None))
         for first in (1, 2):
             chunks = [make.chunk(run, first, bytes(place * 100)) for place, run in enumerate(begun)]
-            events.append(connection, chunks, LIMIT)
-        runs.renew(connection, [run.id for run in begun], make.NOW)
+            events.append(connection, chunks, [], LIMIT)
+        runs.renew(connection, ids.new_id(), [run.id for run in begun])
         for place, run in enumerate(begun):
             said = [make.message(run, parts=b"{}") for _ in range(place)]
             calls = [make.call(run)] * (place % 2)
