@@ -14,3 +14,12 @@ async def store(database_url: str) -> AsyncIterator[SqlStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def peer(store: SqlStore, database_url: str) -> AsyncIterator[SqlStore]:
+    """Another process's store on the same database."""
+    peer = open_store(database_url, sqlite_synchronous="NORMAL")
+    await peer.open()
+    yield peer
+    await peer.close()

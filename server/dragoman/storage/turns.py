@@ -159,7 +159,7 @@ def _wait(
     interrupted: tuple[Run, ...] = ()
     if wanted.conflict is SessionConflict.INTERRUPT:
         interrupted = _before(connection, session, ticket)
-        connection.execute(_INTERRUPT, {"runs": [other.id for other in interrupted]})
+        connection.execute(_INTERRUPT, {"runs": sorted(other.id for other in interrupted)})
     ahead = _ahead(connection, run.session_id, ticket)
     if wanted.conflict is SessionConflict.QUEUE and ahead >= wanted.max_queued:
         raise TooManyRuns(wanted.max_queued, run.session_id)
