@@ -48,7 +48,7 @@ async def serve(*, share_port: bool = False, **settings: Any) -> AsyncIterator[S
     catalog, store = FakeCatalog(), FakeStore()
     engine = FakeEngine(store)
     server = GrpcServer(
-        Settings(port=0, **settings),
+        Settings(**{"port": 0, **settings}),
         engine=engine,
         catalog=catalog,
         store=cast("Store", store),  # the part of the port that the transport asks

@@ -21,16 +21,17 @@ MAX_VIOLATIONS: Final = 1000
 
 
 def violations(values: JsonObject, schema: Mapping[str, Any], path: str) -> list[Violation]:
-    """All that is wrong with `values`, in the order of the schema, each once; `path` is that of the values."""
+    """All that is wrong with `values`, by path, each once; `path` is that of the values themselves."""
     validator = Draft202012Validator(
         schema, registry=EMPTY_REGISTRY, format_checker=Draft202012Validator.FORMAT_CHECKER
     )
-    found: dict[Violation, None] = {}
+    found: set[Violation] = set()
     for error in validator.iter_errors(values):
-        found.update(dict.fromkeys(_violations(error, path)))
+        found.update(_violations(error, path))
         if len(found) >= MAX_VIOLATIONS:
             break
-    return list(found)
+    # A Struct has no order of its own, and a caller should be told the same every time.
+    return sorted(found, key=lambda violation: (violation.field, violation.description))
 
 
 def _violations(error: ValidationError, path: str) -> Iterator[Violation]:
