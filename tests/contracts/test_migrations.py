@@ -4,19 +4,36 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pymysql
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from support import make
 from support.mariadb import MariaDBServer
 
-from dragoman.storage import SchemaOutdated, generate_migration, migrate, open_store, schema_state
+from dragoman.engine.ports import Ended
+from dragoman.errors import RunNotPaused
+from dragoman.records import Run, RunStatus, Session, SessionConflict
+from dragoman.storage import (
+    SchemaOutdated,
+    codec,
+    engines,
+    generate_migration,
+    migrate,
+    open_store,
+    schema_state,
+)
 from dragoman.storage import migrate as migrate_function
 from dragoman.storage.migrate import MIGRATIONS, VERSION_TABLE
-from dragoman.storage.tables import metadata
+from dragoman.storage.rows import Packer, chunk_values, run_values, session_values
+from dragoman.storage.tables import metadata, run_events, runs, sessions
 
 REVISIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
@@ -140,6 +157,102 @@ def test_tables_of_others_are_left_alone(
     migrate(empty_url)
     with pytest.raises(RuntimeError, match="nothing to migrate"):
         generate_migration(empty_url, "Nothing")
+
+
+async def test_rows_of_the_release_before_stay_and_can_be_used(empty_url: str) -> None:
+    """From 0009, which knows nothing of holders, queues and pauses."""
+    migrate_to(empty_url, "0009")
+    session = make.session()
+    finished, paused, running = (make.run(session, make.NOW + timedelta(hours=hour)) for hour in range(3))
+    finished = replace(finished, status=RunStatus.COMPLETED)
+    insert_old(empty_url, session, finished, replace(paused, status=RunStatus.PAUSED), running)
+    assert migrate(empty_url) == REVISIONS[9:]
+
+    store = open_store(empty_url)
+    await store.open()
+    try:
+        assert (await store.get_run(make.ALICE, running.id)) == replace(running, last_sequence=2)
+        # It is left by a process that did not say who it was, and nothing can continue what has kept nothing.
+        [abandoned] = await store.abandoned_runs(timedelta(seconds=30), 9)
+        assert abandoned.id == running.id
+        [expired] = await store.expired_runs(9)
+        assert expired.id == paused.id
+        with pytest.raises(RunNotPaused):
+            await store.continue_run(make.ALICE, paused.id, after_sequence=2, holder=session.id)
+        waiting = await store.start_run(
+            make.run(session), None, conflict=SessionConflict.INTERRUPT, max_queued=1
+        )
+        assert [run.id for run in waiting.interrupted] == [running.id]
+        assert await store.trim_events(make.NOW + timedelta(days=1), 9) == 1
+        chunks = await store.read_events(make.ALICE, finished.id, 1, 99)
+        assert [chunk.events for chunk in chunks] == [(b"end",)]
+        end = make.end(running, status=RunStatus.CANCELLED, first=9, events=[b"abandoned"])
+        lapsed = replace(end, lapsed=timedelta(seconds=30))
+        assert await store.end_run(lapsed) == Ended(True, waiting.run.id)
+        expiry = make.end(paused, status=RunStatus.CANCELLED, first=3, events=[b"expired"])
+        assert await store.end_run(replace(expiry, only_paused=True)) == Ended(True)
+        assert (await store.get_session(make.ALICE, session.id)).active_run_id == waiting.run.id
+    finally:
+        await store.close()
+
+
+async def test_the_release_before_can_write_to_the_new_schema(empty_url: str) -> None:
+    """While one replica after the other is replaced, the old ones go on."""
+    migrate(empty_url)
+    session = make.session()
+    run = make.run(session)
+    insert_old(empty_url, session, run)
+    store = open_store(empty_url)
+    await store.open()
+    try:
+        assert await store.get_run(make.ALICE, run.id) == replace(run, last_sequence=2)
+        assert await store.end_run(make.end(run, first=3)) == Ended(True)
+    finally:
+        await store.close()
+
+
+def test_all_revisions_can_be_taken_back(empty_url: str) -> None:
+    migrate(empty_url)
+    migrate_to(empty_url, "base")
+    assert schema_state(empty_url).current is None
+    assert migrate(empty_url) == REVISIONS
+    assert differences(empty_url) == []
+
+
+def migrate_to(url: str, revision: str) -> None:
+    """Brings a database to a revision, up or down, as `migrate` does to the newest."""
+    parsed = engines.parse(url)
+    engine = engines.for_migration(parsed)
+    try:
+        with engine.connect() as connection:
+            config = Config(attributes={"connection": connection, "on_version_apply": None})
+            config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+            (command.downgrade if revision == "base" else command.upgrade)(config, revision)
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+def insert_old(url: str, session: Session, *old_runs: Run) -> None:
+    """A session and runs of two events each, in the columns that revision 0009 has; the last run has the turn."""
+    engine = sa.create_engine(engines.parse(url))
+    new = ("holder", "ticket", "limits")
+    try:
+        with engine.begin() as connection:
+            row = session_values(session)
+            connection.execute(sa.insert(sessions), row | {"active_run_id": old_runs[-1].id})
+            for run in old_runs:
+                values = {key: value for key, value in run_values(run, None).items() if key not in new}
+                final = run.status.final
+                values |= {"lease_time": run.create_time, "last_sequence": 2}
+                values |= {"end_time": run.create_time if final else None}
+                values |= {"last_event": codec.encode(b"end") if final else None}
+                connection.execute(sa.insert(runs), values)
+                connection.execute(
+                    sa.insert(run_events), chunk_values(make.chunk(run, 1, b"a", b"end"), Packer(run.id, 999))
+                )
+    finally:
+        engine.dispose()
 
 
 def execute(url: str, *statements: str) -> None:
