@@ -18,10 +18,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from dragoman.config import Settings, silence_agno
 from dragoman.errors import StorageUnavailable
+from dragoman.records import Limits
 
 if TYPE_CHECKING:
     from dragoman.engine import Engine
@@ -80,6 +82,7 @@ async def running(
     from dragoman.catalog import load
     from dragoman.engine import Engine
     from dragoman.pricing import Pricer
+    from dragoman.signals import NoSignals
     from dragoman.storage import open_store
     from dragoman.transport import GrpcServer
 
@@ -124,6 +127,13 @@ async def running(
             max_runs=settings.max_runs,
             flush_interval=settings.flush_interval,
             lease=settings.lease,
+            signals=NoSignals(),
+            poll_interval=settings.poll_interval,
+            max_queued_runs=settings.max_queued_runs,
+            pause_timeout=settings.pause_timeout,
+            limits=_limits(settings),
+            event_retention=timedelta(days=settings.event_retention_days),
+            request_retention=timedelta(days=settings.request_retention_days),
         )
         await engine.open()
         stack.push_async_callback(engine.close)
@@ -134,6 +144,7 @@ async def running(
             store=store,
             view=AgnoMessageView(),
             inspector=SniffingInspector(settings.max_media_bytes),
+            currency=pricer.currency,
         )
         with _told_to_operators():
             port = await server.start()
@@ -145,6 +156,15 @@ async def running(
             currency=pricer.currency,
         )
         yield Server(info, engine, server)
+
+
+def _limits(settings: Settings) -> Limits:
+    duration = settings.max_run_duration
+    return Limits(
+        max_cost=settings.max_run_cost,
+        max_total_tokens=settings.max_run_tokens,
+        max_duration=None if duration is None else timedelta(seconds=duration),
+    )
 
 
 @contextmanager
