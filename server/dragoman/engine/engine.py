@@ -260,7 +260,11 @@ class Engine:
         self._starting += 1
         task = self._own(claim, name)
         task.add_done_callback(self._on_claimed)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_unfollowed)
+            raise
 
     def _on_claimed(self, claim: "asyncio.Task[FollowedRun]") -> None:
         self._starting -= 1
@@ -440,6 +444,14 @@ class Engine:
         """Another process says that something has changed."""
         self._watcher.hurry(run_ids)
         self._keeper.hurry(run_ids)
+
+
+def _unfollowed(claim: "asyncio.Task[FollowedRun]") -> None:
+    """Nobody is there any more to follow what was claimed: its disconnect policy decides."""
+    if not claim.cancelled() and claim.exception() is None:
+        followed = claim.result()
+        followed.join()
+        followed.leave()
 
 
 def _at(seconds: float | None) -> float | None:
