@@ -15,9 +15,19 @@ from support import make
 from support.mariadb import MariaDBServer
 
 from dragoman import ids
-from dragoman.engine.ports import Page, UsageQuery
-from dragoman.errors import StorageUnavailable
-from dragoman.records import Cancellation, RequestKey, Run, RunEnd, Session
+from dragoman.engine.ports import Ended, Page, UsageQuery
+from dragoman.errors import EventsTrimmed, StorageUnavailable
+from dragoman.records import (
+    Cancellation,
+    Pause,
+    RequestKey,
+    Run,
+    RunCalls,
+    RunEnd,
+    RunStatus,
+    Session,
+    SessionConflict,
+)
 from dragoman.storage import DatabaseUnusable, SqlStore, migrate, open_store
 from dragoman.v1 import event_pb2
 
@@ -189,9 +199,7 @@ async def check_events(store: SqlStore, end: RunEnd) -> None:
     assert [event for chunk in chunks for event in chunk.events] == [b"a", b"b", *end.chunk.events]
 
 
-async def test_a_commit_that_was_not_acknowledged_is_made_once(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def lose_acknowledgements(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each first attempt is committed, but its connection is lost before we hear of it."""
     lane = store._database._writes
     transact = lane.transact
@@ -207,6 +215,12 @@ async def test_a_commit_that_was_not_acknowledged_is_made_once(
         return result
 
     monkeypatch.setattr(lane, "transact", lossy)
+
+
+async def test_a_commit_that_was_not_acknowledged_is_made_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_acknowledgements(store, monkeypatch)
     session, other = make.session(), make.session()
     run, second = make.run(session), make.run(session)
     picture = make.medium(b"picture")
@@ -231,6 +245,52 @@ async def test_a_commit_that_was_not_acknowledged_is_made_once(
     await store.delete_session(make.ALICE, session.id)
     assert await store.get_media(make.ALICE, [picture.sha256]) == {}
     assert await store.list_sessions(make.ALICE, "", Page(9)) == []
+
+
+@pytest.mark.parametrize("request_key", [None, KEY], ids=["plain", "with a request id"])
+async def test_turns_and_pauses_are_as_if_acknowledged(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, request_key: RequestKey | None
+) -> None:
+    lose_acknowledgements(store, monkeypatch)
+
+    def key(name: str) -> RequestKey | None:
+        return None if request_key is None else replace(request_key, id=name)
+
+    session = make.session()
+    assert await store.create_session(session, key("session")) == session
+    run, queued, newest = (replace(make.run(session), holder=HOLDER) for _ in range(3))
+    started = await store.start_run(run, None, request=key("run"))
+    assert (started.created, started.run) == (True, run)
+    waiting = await store.start_run(
+        queued, None, conflict=SessionConflict.QUEUE, max_queued=1, request=key("queued")
+    )
+    assert (waiting.created, waiting.position, waiting.run.status) == (True, 1, "queued")
+    pause = Pause(b"state", "content", timedelta(seconds=1), make.NOW)
+    pausing = replace(make.end(run, status=RunStatus.PAUSED, calls=[make.call(run)]), pause=pause)
+    assert await store.end_run(pausing) == Ended(True)
+    going_on = await store.continue_run(
+        make.ALICE, run.id, after_sequence=2, holder=HOLDER, request=key("go on")
+    )
+    assert (going_on.pause, going_on.run.status, going_on.after_sequence) == (pause, "running", 2)
+    interrupting = await store.start_run(
+        newest, None, conflict=SessionConflict.INTERRUPT, request=key("newest")
+    )
+    assert (interrupting.created, interrupting.position) == (True, 1)
+    assert [other.id for other in interrupting.interrupted] == [run.id, queued.id]
+    await store.append_events(
+        [], [RunCalls(run.id, session.id, make.ALICE, "example", "", (make.call(run),))]
+    )
+    assert (await store.request_cancel(make.ALICE, newest.id, WISH)).id == newest.id
+    for _ in range(2):
+        # Whom the turn was given to is said once, if at all: the session's row tells.
+        assert (await store.end_run(make.end(run, first=3))).stored
+        assert (await store.get_session(make.ALICE, session.id)).active_run_id is None
+    assert len(await store.run_calls(make.ALICE, run.id)) == 2
+    assert (await store.get_session(make.ALICE, session.id)).run_count == 3
+    assert await store.trim_events(make.NOW + timedelta(days=1), 9) == 0  # done by the attempt before
+    with pytest.raises(EventsTrimmed):
+        await store.read_events(make.ALICE, run.id, 0, 99)
+    assert await store.trim_requests(make.NOW + timedelta(days=9), 9) == 0  # likewise
 
 
 async def test_a_caller_who_leaves_does_not_undo_the_write(store: SqlStore) -> None:
