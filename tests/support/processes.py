@@ -1,9 +1,10 @@
 """Server processes that a test starts, kills and starts again, and the story of what it did to them.
 
-    async with Fleet(folder, arguments, slots=3) as fleet:
-        await fleet.start_all()
-        await fleet.servers[1].kill()
-        await fleet.servers[1].start()
+    server = ServerProcess("a", arguments, folder, environment)
+    await server.start()
+    await server.kill()
+    await server.start()
+    await server.close()
 
 Each is `dragoman serve` as an operator runs it, on a free port, with a log of its own. Only processes that were started here
 are ever signalled. What was done and when is printed: pytest shows it, with the end of each log, when the test fails.
@@ -19,8 +20,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from support.haproxy import HAProxy
 
@@ -157,49 +156,3 @@ class ServerProcess:
                 raise TimeoutError(f"server {self.name} does not end:\n{self.last_words()}")
             await asyncio.sleep(_POLL)
         return code
-
-
-class Fleet:
-    """Servers on one database, with a haproxy in front when there are to be several."""
-
-    def __init__(
-        self, folder: Path, arguments: Sequence[str], environment: Mapping[str, str], *, size: int
-    ) -> None:
-        self.proxy = HAProxy.start(size)
-        self.servers = [
-            ServerProcess(chr(ord("a") + slot), arguments, folder, environment, (self.proxy, slot))
-            for slot in range(size)
-        ]
-
-    @property
-    def address(self) -> str:
-        """Where haproxy listens."""
-        return self.proxy.address
-
-    @property
-    def killed(self) -> dict[int, float]:
-        """The pids that were killed, and when."""
-        return {pid: at for server in self.servers for pid, at in server.killed.items()}
-
-    async def start_all(self) -> None:
-        """Starts those that do not run."""
-        await asyncio.gather(*(server.start() for server in self.servers if not server.running))
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start_all()
-        except BaseException:
-            await self._close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
-        try:
-            await asyncio.gather(*(server.close() for server in self.servers))
-        finally:
-            self.proxy.stop()
