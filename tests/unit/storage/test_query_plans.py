@@ -1,6 +1,7 @@
 """Every query has its index: on SQLite, whose planner says so in words."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from support import make
 
 from dragoman.engine.ports import Page, UsageQuery
-from dragoman.records import RequestKey, RunStatus
+from dragoman.records import Cancellation, Pause, RequestKey, RunCalls, RunStatus, SessionConflict
 from dragoman.storage import SqlStore, open_store
 
 SESSION = make.session()
@@ -101,33 +102,50 @@ QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = 
 ]
 
 
+@pytest.fixture
+async def store() -> AsyncIterator[SqlStore]:
+    """A store on a database in memory."""
+    store = open_store("sqlite://")
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def heard(store: SqlStore, work: Callable[[SqlStore], Awaitable[object]]) -> list[tuple[str, Any]]:
+    """The statements that the work takes, with their parameters."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    def listen(connection: sa.Connection) -> None:
+        sa.event.listen(connection.engine, "before_cursor_execute", note)
+
+    def leave(connection: sa.Connection) -> None:
+        sa.event.remove(connection.engine, "before_cursor_execute", note)
+
+    await store._database.read(listen)
+    await work(store)
+    await store._database.read(leave)
+    return statements
+
+
+async def explain(store: SqlStore, statement: str, parameters: Any) -> list[str]:
+    """The planner's words."""
+    return await store._database.read(
+        lambda c: [row[3] for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    )
+
+
 @pytest.mark.parametrize(
     ("query", "indexes"), [case[1:] for case in QUERIES], ids=[case[0] for case in QUERIES]
 )
 async def test_a_query_uses_its_index(
-    query: Callable[[SqlStore], Awaitable[object]], indexes: list[str]
+    store: SqlStore, query: Callable[[SqlStore], Awaitable[object]], indexes: list[str]
 ) -> None:
-    store = open_store("sqlite://")
-    await store.open()
     await store.start_run(RUN, SESSION)
-    statements: list[tuple[str, Any]] = []
-
-    def note(connection: sa.Connection) -> None:
-        sa.event.listen(
-            connection.engine,
-            "before_cursor_execute",
-            lambda _connection, _cursor, statement, parameters, *_: statements.append(
-                (statement, parameters)
-            ),
-        )
-
-    await store._database.read(note)
-    await query(store)
-    statement, parameters = statements[-1]
-    plan = await store._database.read(
-        lambda c: [row[3] for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-    )
-    await store.close()
+    statement, parameters = (await heard(store, query))[-1]
+    plan = await explain(store, statement, parameters)
     for index in indexes:
         assert any(f"INDEX {index} " in step for step in plan), plan
     tables = [
@@ -145,3 +163,64 @@ async def test_a_query_uses_its_index(
         if f"SCAN {table}" in plan
     ]
     assert tables == []
+
+
+async def life(store: SqlStore) -> None:
+    """All that runs go through: queued, interrupted, paused, continued, abandoned, cancelled, trimmed, deleted."""
+    session = make.session()
+    run, queued, newest = (replace(make.run(session), holder=SESSION.id) for _ in range(3))
+    await store.create_session(session, RequestKey("session", bytes(32)))
+    await store.start_run(run, None, request=RequestKey("run", bytes(32)))
+    await store.start_run(queued, None, conflict=SessionConflict.QUEUE, max_queued=1)
+    pause = Pause(b"state", "content", timedelta(0), make.NOW)
+    await store.end_run(replace(make.end(run, status=RunStatus.PAUSED), pause=pause))
+    await store.continue_run(
+        make.ALICE, run.id, after_sequence=2, holder=SESSION.id, request=RequestKey("go on", bytes(32))
+    )
+    await store.append_events(
+        [make.chunk(run, 3, b"event")],
+        [RunCalls(run.id, session.id, make.ALICE, "example", "", (make.call(run),))],
+    )
+    await store.start_run(newest, None, conflict=SessionConflict.INTERRUPT)
+    await store.start_run(run, None, request=RequestKey("run", bytes(32)))
+    await store.request_cancel(make.ALICE, run.id, Cancellation(1))
+    await store.renew_leases(SESSION.id, [run.id, newest.id])
+    await store.end_run(make.end(queued, status=RunStatus.CANCELLED))
+    end = make.end(run, first=4, calls=[make.call(run)], messages=[make.message(run)])
+    await store.end_run(replace(end, booked=True))
+    late = replace(end, chunk=make.chunk(run, 9, b"late"), lapsed=timedelta(0))
+    await store.end_run(late)
+    await store.end_run(replace(late, lapsed=None))
+    await store.end_run(replace(make.end(newest, status=RunStatus.PAUSED), pause=pause))
+    await store.end_run(replace(make.end(newest, first=3), only_paused=True))
+    await store.read_events(make.ALICE, run.id, 0, 99)
+    await store.trim_events(make.NOW + timedelta(days=1), 9)
+    await store.read_events(make.ALICE, run.id, 4, 99)
+    await store.trim_requests(make.NOW, 9)
+    await store.delete_session(make.ALICE, session.id)
+
+
+async def test_nothing_that_runs_go_through_reads_a_whole_table(store: SqlStore) -> None:
+    statements = await heard(store, life)
+    scans = set()
+    for statement, parameters in statements:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and not isinstance(parameters, list):
+            plan = await explain(store, statement, parameters)
+            scans |= {
+                (step, statement) for step in plan if step.startswith("SCAN") and "CONSTANT" not in step
+            }
+    assert len(statements) > 90
+    assert scans == set()
+
+
+async def whole_run(store: SqlStore) -> None:
+    """As short as most are: begun in a session that is there, ended with its messages and calls."""
+    run = make.run(SESSION)
+    await store.start_run(run, None)
+    await store.end_run(make.end(run, messages=[make.message(run)], calls=[make.call(run)]))
+
+
+async def test_a_plain_run_takes_few_statements(store: SqlStore) -> None:
+    await store.create_session(SESSION)
+    statements = [statement for statement, _ in await heard(store, whole_run)]
+    assert len(statements) == 3 + 8, statements
