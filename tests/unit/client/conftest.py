@@ -102,6 +102,8 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         self, request: session_service_pb2.UpdateSessionRequest, context: Context
     ) -> session_service_pb2.UpdateSessionResponse:
         self.requests.append(request)
+        if self.failures:
+            await context.abort(self.failures.pop(0), "not now")
         session = session_service_pb2.Session(id=request.session_id, title=request.title)
         return session_service_pb2.UpdateSessionResponse(session=session)
 
@@ -109,6 +111,8 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         self, request: session_service_pb2.DeleteSessionRequest, context: Context
     ) -> session_service_pb2.DeleteSessionResponse:
         self.requests.append(request)
+        if self.failures:
+            await context.abort(self.failures.pop(0), "not now")
         return session_service_pb2.DeleteSessionResponse()
 
     async def ListMessages(

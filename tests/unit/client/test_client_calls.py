@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from dragoman.client import Dragoman, Unavailable, image, media
+from dragoman.client import Dragoman, RetryPolicy, Unavailable, image, media
 from dragoman.v1 import message_pb2, run_service_pb2, session_service_pb2, usage_service_pb2
 
 
@@ -130,9 +130,12 @@ async def test_inputs_that_are_not_json_are_refused_at_once(services: Any, value
     assert services.runs.calls == 0
 
 
+QUICK = RetryPolicy(attempts=4, initial_backoff=0.01)
+
+
 async def test_reads_are_repeated_while_the_server_is_unavailable(services: Any) -> None:
     services.agents.failures = [grpc.StatusCode.UNAVAILABLE] * 2
-    async with Dragoman(services.address) as client:
+    async with Dragoman(services.address, retry=QUICK) as client:
         assert len(await client.list_agents()) == 2
         assert services.agents.calls == 3
 
@@ -142,10 +145,30 @@ async def test_reads_are_repeated_while_the_server_is_unavailable(services: Any)
         assert services.agents.calls == 3 + 4
 
 
-async def test_writes_are_not_repeated(services: Any) -> None:
+async def test_a_session_is_made_again_by_the_same_request(services: Any) -> None:
+    services.sessions.failures = [grpc.StatusCode.UNAVAILABLE] * 2
+    async with Dragoman(services.address, retry=QUICK) as client:
+        await client.create_session("example")
+        await client.create_session("example", request_id="mine")
+    first, second, third, own = services.sessions.requests
+    assert first.request_id
+    assert first == second == third
+    assert own.request_id == "mine"
+
+
+async def test_writes_without_a_request_id_are_not_repeated(services: Any) -> None:
+    async with Dragoman(services.address, retry=QUICK) as client:
+        for write in (client.update_session("abc", title="new"), client.delete_session("abc")):
+            services.sessions.failures = [grpc.StatusCode.UNAVAILABLE]
+            with pytest.raises(Unavailable):
+                await write
+    assert len(services.sessions.requests) == 2
+
+
+async def test_nothing_is_repeated_when_it_is_switched_off(services: Any) -> None:
     services.sessions.failures = [grpc.StatusCode.UNAVAILABLE]
     services.runs.failure = grpc.StatusCode.UNAVAILABLE
-    async with Dragoman(services.address) as client:
+    async with Dragoman(services.address, retry=None) as client:
         with pytest.raises(Unavailable):
             await client.create_session("example")
         with pytest.raises(Unavailable):

@@ -16,6 +16,7 @@ from dragoman.client import (
     DragomanError,
     InvalidInput,
     NotFound,
+    RetryPolicy,
     Unavailable,
     Violation,
     from_status,
@@ -70,8 +71,8 @@ async def test_all_details_over_the_wire(services: Any) -> None:
     ],
 )
 async def test_a_bare_code(services: Any, code: grpc.StatusCode, kind: type[DragomanError]) -> None:
-    services.agents.failures = [code] * 4
-    async with Dragoman(services.address) as client:
+    services.agents.failures = [code]
+    async with Dragoman(services.address, retry=None) as client:
         with pytest.raises(DragomanError) as caught:
             await client.list_agents()
     assert type(caught.value) is kind
@@ -80,7 +81,7 @@ async def test_a_bare_code(services: Any, code: grpc.StatusCode, kind: type[Drag
 
 
 async def test_nobody_there() -> None:
-    async with Dragoman("127.0.0.1:1", timeout=5) as client:
+    async with Dragoman("127.0.0.1:1", retry=RetryPolicy(attempts=2)) as client:
         with pytest.raises(Unavailable) as caught:
             await client.create_session("example")
     assert caught.value.reason == ""

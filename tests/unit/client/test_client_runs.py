@@ -157,7 +157,7 @@ async def test_failure_before_the_run(services: Any) -> None:
 
 async def test_a_stream_that_is_lost(services: Any) -> None:
     services.runs.events = [STARTED, HELLO]
-    async with Dragoman(services.address) as client:
+    async with Dragoman(services.address, retry=None) as client:
         run = client.run("example", "hi")
         with pytest.raises(DragomanError, match="before the run did") as caught:
             await run.text()

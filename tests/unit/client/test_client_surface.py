@@ -15,24 +15,35 @@ from dragoman import entry
 def test_public_names() -> None:
     assert dragoman.client.__all__ == [
         "DeadlineExceeded",
+        "DisconnectPolicy",
         "Dragoman",
         "DragomanError",
         "EventDetail",
         "EventKind",
+        "EventsTrimmed",
         "InvalidInput",
         "MessageOrder",
         "NotFound",
+        "RetryPolicy",
         "RunFailed",
+        "RunIsPaused",
         "RunResult",
         "RunState",
         "RunStream",
+        "SessionConflict",
+        "StreamLost",
         "Unavailable",
         "UsageDimension",
         "Violation",
+        "choose",
+        "confirm",
         "from_status",
+        "give_result",
         "image",
         "kind",
         "media",
+        "provide_input",
+        "reject",
         "result_of",
     ]
     assert all(hasattr(dragoman.client, name) for name in dragoman.client.__all__)
@@ -43,7 +54,9 @@ def test_public_methods() -> None:
         return sorted(name for name in vars(thing) if not name.startswith("_"))
 
     assert public(dragoman.client.Dragoman) == [
+        "attach",
         "cancel_run",
+        "continue_run",
         "create_session",
         "delete_session",
         "execute",
@@ -58,7 +71,14 @@ def test_public_methods() -> None:
         "run",
         "update_session",
     ]
-    assert public(dragoman.client.RunStream) == ["close", "ended", "result", "text"]
+    assert public(dragoman.client.RunStream) == [
+        "cancel",
+        "close",
+        "ended",
+        "paused",
+        "result",
+        "text",
+    ]
 
 
 def test_all_that_is_public_is_explained() -> None:

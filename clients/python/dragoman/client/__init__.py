@@ -8,6 +8,10 @@
                     print(event.content_delta.text, end="", flush=True)
         print(run.result)
 
+A run survives its connection: when the stream breaks, the client takes it up again where it broke, from another server
+if need be (`RetryPolicy`). A run that waits for somebody stops at `run.paused` and is gone on with by
+`client.continue_run(run.run_id, [confirm(...)])`.
+
 What comes back are the messages of `dragoman.v1`. What goes wrong is a `DragomanError` with a stable reason. How a run
 ends is its last event, never an exception, unless one asks for the text alone (`await run.text()`).
 """
@@ -16,37 +20,60 @@ from dragoman.client._client import Dragoman
 from dragoman.client._errors import (
     DeadlineExceeded,
     DragomanError,
+    EventsTrimmed,
     InvalidInput,
     NotFound,
     RunFailed,
+    RunIsPaused,
+    StreamLost,
     Unavailable,
     Violation,
     from_status,
 )
 from dragoman.client._events import EventKind, RunResult, kind, result_of
 from dragoman.client._media import image, media
-from dragoman.client._requests import EventDetail, MessageOrder, RunState, UsageDimension
+from dragoman.client._requests import (
+    DisconnectPolicy,
+    EventDetail,
+    MessageOrder,
+    RunState,
+    SessionConflict,
+    UsageDimension,
+)
+from dragoman.client._resolutions import choose, confirm, give_result, provide_input, reject
+from dragoman.client._retry import RetryPolicy
 from dragoman.client._run import RunStream
 
 __all__ = [
     "DeadlineExceeded",
+    "DisconnectPolicy",
     "Dragoman",
     "DragomanError",
     "EventDetail",
     "EventKind",
+    "EventsTrimmed",
     "InvalidInput",
     "MessageOrder",
     "NotFound",
+    "RetryPolicy",
     "RunFailed",
+    "RunIsPaused",
     "RunResult",
     "RunState",
     "RunStream",
+    "SessionConflict",
+    "StreamLost",
     "Unavailable",
     "UsageDimension",
     "Violation",
+    "choose",
+    "confirm",
     "from_status",
+    "give_result",
     "image",
     "kind",
     "media",
+    "provide_input",
+    "reject",
     "result_of",
 ]

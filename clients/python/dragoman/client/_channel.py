@@ -1,7 +1,8 @@
-"""How a channel is set up: sizes, signs of life, and which calls are made again when nobody answered.
+"""How a channel is set up: sizes, signs of life, and which of several servers it talks to.
 
-A call is made again only when it changes nothing: a second Run would be a second run. gRPC itself still repeats calls
-that provably never reached the server.
+A target is `host:port`, or several addresses (`ipv4:10.0.0.1:50051,10.0.0.2:50051`). A channel talks to the first that
+answers. A client that was let down opens a fresh channel: to the next address of the list, to another server behind a
+load balancer, to another address of a name. Connections are therefore never shared between channels, as gRPC would.
 """
 
 import json
@@ -19,43 +20,54 @@ PING_INTERVAL: Final = 30.0
 PING_TIMEOUT: Final = 10.0
 """Seconds that the server has to answer a ping before the connection counts as lost."""
 
-READS: Final = {
-    "dragoman.v1.AgentService": ("ListAgents", "GetAgent"),
-    "dragoman.v1.SessionService": ("GetSession", "ListSessions", "ListMessages"),
-    "dragoman.v1.RunService": ("GetRun", "ListRuns"),
-    "dragoman.v1.UsageService": ("QueryUsage",),
-}
-"""The calls that change nothing."""
+RECONNECT: Final = 2.0
+"""Seconds between attempts to connect at most: gRPC itself would come to wait two minutes."""
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds that an address has to take a connection."""
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A plaintext channel to `target` (`host:port`). Needs a running event loop; connects at the first call."""
+def open_channel(target: str, turn: int = 0) -> grpc.aio.Channel:
+    """A plaintext channel to `target`. Needs a running event loop; connects at the first call.
+
+    `turn` counts the channels of a client: with each, the list of addresses begins at the next.
+    """
     options: list[tuple[str, int | str]] = [
         ("grpc.max_receive_message_length", MAX_RECEIVE),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", int(PING_INTERVAL * 1000)),
         ("grpc.keepalive_timeout_ms", int(PING_TIMEOUT * 1000)),
         ("grpc.http2.max_pings_without_data", 0),  # a run may be silent for long
-        ("grpc.service_config", service_config()),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),  # how long one attempt may take
+        ("grpc.max_reconnect_backoff_ms", int(RECONNECT * 1000)),
+        ("grpc.use_local_subchannel_pool", 1),  # else a fresh channel gets the old connection
+        ("grpc.service_config", service_config(target)),
     ]
-    if is_loopback(target):
+    if all(is_loopback(address) for address in addresses(target)):
         options.append(("grpc.enable_http_proxy", 0))  # a proxy's loopback is another machine's
-    return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.insecure_channel(rotated(target, turn), options=options)
 
 
-def service_config() -> str:
-    """gRPC's service config (JSON): reads are made up to four times within about two seconds."""
-    names = [
-        {"service": service, "method": method} for service, methods in READS.items() for method in methods
-    ]
-    policy = {
-        "maxAttempts": 4,
-        "initialBackoff": "0.1s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 3,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})
+def service_config(target: str) -> str:
+    """gRPC's service config (JSON): one server at a time; of a name's addresses, any one first."""
+    shuffle = len(addresses(target)) == 1  # a list has its own turns
+    return json.dumps({"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": shuffle}}]})
+
+
+def addresses(target: str) -> list[str]:
+    """The addresses in a target, without its scheme; a target that is no list is one."""
+    scheme, _, rest = target.partition(":")
+    return rest.split(",") if scheme in ("ipv4", "ipv6") else [target]
+
+
+def rotated(target: str, turn: int) -> str:
+    """The target with its list of addresses begun at the `turn`-th."""
+    found = addresses(target)
+    if len(found) == 1:
+        return target
+    first = turn % len(found)
+    return f"{target.partition(':')[0]}:{','.join(found[first:] + found[:first])}"
 
 
 def is_loopback(target: str) -> bool:

@@ -1,26 +1,34 @@
 """The door: one client, one channel, a method for each thing that can be asked of the server."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from dragoman.client._link import Link
 from dragoman.client._pages import rows
 from dragoman.client._requests import (
+    DETAILS,
     DIMENSIONS,
+    DISCONNECTS,
     ORDERS,
     STATES,
+    DisconnectPolicy,
     EventDetail,
     Inputs,
     MessageOrder,
     RunState,
+    SessionConflict,
     UsageDimension,
+    limits_of,
+    request_id_or_new,
     run_request,
     session_id,
     struct,
     timestamp,
 )
+from dragoman.client._retry import RetryPolicy
 from dragoman.client._run import RunStream
 from dragoman.v1 import (
     agent_service_pb2,
@@ -33,12 +41,17 @@ from dragoman.v1 import (
 Session: TypeAlias = session_service_pb2.Session
 Run: TypeAlias = run_service_pb2.Run
 
+DEFAULT_RETRY: Final = RetryPolicy()
+"""How patient a client is unless it is told otherwise."""
+
 
 class Dragoman:
     """A client of one server. Use it with `async with`, within one event loop, for many calls at the same time.
 
-    `target` is `host:port`; the channel is plaintext, meant for a server on this machine. `timeout`: seconds for each call
-    but runs (None: no limit); a run takes as long as it takes unless its own call says otherwise.
+    `target` is `host:port`, or a list of servers on one database, `ipv4:host:port,host:port`, of which another is tried
+    when one fails. The channel is plaintext. `timeout`: seconds for each call but runs (None: no limit); a run takes as
+    long as it takes unless its own call says otherwise. `retry`: how patiently broken calls are made again and broken
+    runs followed on (None: not at all).
 
     Every method raises DragomanError, or the subclass that fits. Wherever a session is asked for, its id will do.
     """
@@ -48,15 +61,17 @@ class Dragoman:
         target: str = "127.0.0.1:50051",
         *,
         timeout: float | None = 30.0,
+        retry: RetryPolicy | None = DEFAULT_RETRY,
     ) -> None:
         self._target = target
         self._timeout = timeout
+        self._retry = retry
         self._open: Link | None = None
 
     async def __aenter__(self) -> Self:
         if self._open is not None:
             raise RuntimeError("the client is open already")
-        self._open = Link(self._target, self._timeout)
+        self._open = Link(self._target, self._timeout, self._retry)
         return self
 
     async def __aexit__(
@@ -64,19 +79,21 @@ class Dragoman:
     ) -> None:
         link, self._open = self._open, None
         if link is not None:
-            await link.channel.close()
+            await link.close()
 
     # Agents
 
     async def list_agents(self) -> list[agent_service_pb2.Agent]:
         """All agents and teams, by name."""
-        response = await self._link.call(self._link.agents.ListAgents, agent_service_pb2.ListAgentsRequest())
+        response = await self._link.call(
+            lambda stubs: stubs.agents.ListAgents, agent_service_pb2.ListAgentsRequest()
+        )
         return list(response.agents)
 
     async def get_agent(self, name: str) -> agent_service_pb2.Agent:
         """One agent. Raises NotFound."""
         response = await self._link.call(
-            self._link.agents.GetAgent, agent_service_pb2.GetAgentRequest(name=name)
+            lambda stubs: stubs.agents.GetAgent, agent_service_pb2.GetAgentRequest(name=name)
         )
         return response.agent
 
@@ -89,20 +106,26 @@ class Dragoman:
         inputs: Inputs | None = None,
         title: str = "",
         metadata: Mapping[str, str] | None = None,
+        request_id: str = "",
     ) -> Session:
-        """Makes a session with an agent. `inputs` are for the agent's own CreateSessionModel.
+        """Makes a session with an agent. `inputs` are for the agent's own CreateSessionModel; `request_id` is
+        the caller's own id of this request, for safe retries (without one, the client makes one).
 
         Raises NotFound, InvalidInput with every violation.
         """
         request = session_service_pb2.CreateSessionRequest(
-            agent_name=agent, inputs=struct(inputs), title=title, metadata=metadata
+            agent_name=agent,
+            inputs=struct(inputs),
+            title=title,
+            metadata=metadata,
+            request_id=request_id_or_new(request_id),
         )
-        return (await self._link.call(self._link.sessions.CreateSession, request)).session
+        return (await self._link.call(lambda stubs: stubs.sessions.CreateSession, request)).session
 
     async def get_session(self, session: str) -> Session:
         """One session by its id. Raises NotFound."""
         request = session_service_pb2.GetSessionRequest(session_id=session)
-        return (await self._link.call(self._link.sessions.GetSession, request)).session
+        return (await self._link.call(lambda stubs: stubs.sessions.GetSession, request)).session
 
     def list_sessions(self, *, agent: str = "", page_size: int = 0) -> AsyncIterator[Session]:
         """Sessions (of one agent), the last updated first, fetched `page_size` at a time (0: as the server likes)."""
@@ -111,7 +134,7 @@ class Dragoman:
             request = session_service_pb2.ListSessionsRequest(
                 agent_name=agent, page_size=page_size, page_token=token
             )
-            response = await self._link.call(self._link.sessions.ListSessions, request)
+            response = await self._link.call(lambda stubs: stubs.sessions.ListSessions, request)
             return response.sessions, response.next_page_token
 
         return rows(fetch)
@@ -127,12 +150,14 @@ class Dragoman:
             request.update_mask.paths.append("title")
         if metadata is not None:
             request.update_mask.paths.append("metadata")
-        return (await self._link.call(self._link.sessions.UpdateSession, request)).session
+        return (
+            await self._link.call(lambda stubs: stubs.sessions.UpdateSession, request, repeat=False)
+        ).session
 
     async def delete_session(self, session: Session | str) -> None:
         """Deletes a session with its messages and runs. Raises NotFound, DragomanError (SESSION_BUSY)."""
         request = session_service_pb2.DeleteSessionRequest(session_id=session_id(session))
-        await self._link.call(self._link.sessions.DeleteSession, request)
+        await self._link.call(lambda stubs: stubs.sessions.DeleteSession, request, repeat=False)
 
     def list_messages(
         self,
@@ -156,7 +181,7 @@ class Dragoman:
                 page_size=page_size,
                 page_token=token,
             )
-            response = await self._link.call(self._link.sessions.ListMessages, request)
+            response = await self._link.call(lambda stubs: stubs.sessions.ListMessages, request)
             return response.messages, response.next_page_token
 
         return rows(fetch)
@@ -173,16 +198,78 @@ class Dragoman:
         inputs: Inputs | None = None,
         metadata: Mapping[str, str] | None = None,
         detail: EventDetail = "standard",
+        max_cost: Decimal | str | int | None = None,
+        max_total_tokens: int = 0,
+        max_duration: timedelta | float | None = None,
+        conflict: SessionConflict = "reject",
+        on_disconnect: DisconnectPolicy = "detach",
+        request_id: str = "",
         timeout: float | None = None,
     ) -> RunStream:
         """Starts a run and follows it. Without a session a new one is made, and `run_started` tells its id.
 
-        The run starts when the stream is entered or first read, and goes on when it is left. `timeout` ends the
-        following after so many seconds, with DeadlineExceeded.
+        The run starts when the stream is entered or first read, and goes on when it is left (`on_disconnect="cancel"`:
+        it is cancelled then). When the stream breaks, it is taken up again where it broke. `timeout` ends the following
+        after so many seconds, with DeadlineExceeded.
+
+        A run that reaches `max_cost` (in the server's currency), `max_total_tokens` or `max_duration` (seconds) ends as
+        cancelled. `request_id` is the caller's own id of this request; without one, the client makes one.
         """
-        request = run_request(agent, message, session, media, inputs, metadata, detail)
-        link = self._link
-        return RunStream(lambda: link.runs.Run(request, timeout=timeout))
+        limits = limits_of(max_cost, max_total_tokens, max_duration)
+        request = run_request(
+            agent,
+            message,
+            session,
+            media,
+            inputs,
+            metadata,
+            detail,
+            limits,
+            conflict,
+            on_disconnect,
+            request_id,
+        )
+        return RunStream(self._link, request, timeout=timeout)
+
+    def attach(
+        self,
+        run: str,
+        *,
+        after_sequence: int = 0,
+        detail: EventDetail = "standard",
+        timeout: float | None = None,
+    ) -> RunStream:
+        """Follows a run by its id, during or after it: the events after `after_sequence`, then those to come.
+
+        Raises NotFound, EventsTrimmed when that is too long ago.
+        """
+        request = run_service_pb2.AttachRunRequest(
+            run_id=run, after_sequence=after_sequence, detail=DETAILS[detail]
+        )
+        return RunStream(self._link, request, timeout=timeout)
+
+    def continue_run(
+        self,
+        run: str,
+        resolutions: Iterable[run_service_pb2.Resolution],
+        *,
+        detail: EventDetail = "standard",
+        on_disconnect: DisconnectPolicy = "detach",
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> RunStream:
+        """Resolves all that a paused run waits for (`confirm`, `reject`, ...) and follows it from there.
+
+        Raises NotFound, InvalidInput with a path into `resolutions`, DragomanError (RUN_NOT_PAUSED).
+        """
+        request = run_service_pb2.ContinueRunRequest(
+            run_id=run,
+            resolutions=resolutions,
+            request_id=request_id_or_new(request_id),
+            detail=DETAILS[detail],
+            disconnect_policy=DISCONNECTS[on_disconnect],
+        )
+        return RunStream(self._link, request, timeout=timeout)
 
     async def execute(
         self,
@@ -193,18 +280,41 @@ class Dragoman:
         media: Sequence[message_pb2.MediaInput] = (),
         inputs: Inputs | None = None,
         metadata: Mapping[str, str] | None = None,
+        max_cost: Decimal | str | int | None = None,
+        max_total_tokens: int = 0,
+        max_duration: timedelta | float | None = None,
+        conflict: SessionConflict = "reject",
+        on_disconnect: DisconnectPolicy = "detach",
+        request_id: str = "",
         timeout: float | None = None,
     ) -> run_service_pb2.ExecuteResponse:
         """The same run as one answer. A run that failed is an answer too: see `run.status` in it.
 
-        There is no time-out by default; when one passes, DeadlineExceeded is raised and the run goes on.
+        There is no time-out by default; when one passes, DeadlineExceeded is raised and the run goes on. When the call
+        breaks it is made again, which follows the same run. The options are those of `run`.
         """
-        request = run_request(agent, message, session, media, inputs, metadata)
-        return await self._link.call_within(timeout, self._link.runs.Execute, request)
+        limits = limits_of(max_cost, max_total_tokens, max_duration)
+        request = run_request(
+            agent,
+            message,
+            session,
+            media,
+            inputs,
+            metadata,
+            "standard",
+            limits,
+            conflict,
+            on_disconnect,
+            request_id,
+        )
+        patience = self._retry.start_patience if self._retry else 0.0
+        return await self._link.call_within(timeout, patience, lambda stubs: stubs.runs.Execute, request)
 
     async def get_run(self, run: str) -> Run:
         """One run by its id. Raises NotFound."""
-        response = await self._link.call(self._link.runs.GetRun, run_service_pb2.GetRunRequest(run_id=run))
+        response = await self._link.call(
+            lambda stubs: stubs.runs.GetRun, run_service_pb2.GetRunRequest(run_id=run)
+        )
         return response.run
 
     def list_runs(
@@ -225,7 +335,7 @@ class Dragoman:
                 page_size=page_size,
                 page_token=token,
             )
-            response = await self._link.call(self._link.runs.ListRuns, request)
+            response = await self._link.call(lambda stubs: stubs.runs.ListRuns, request)
             return response.runs, response.next_page_token
 
         return rows(fetch)
@@ -233,7 +343,7 @@ class Dragoman:
     async def cancel_run(self, run: str, *, note: str = "") -> Run:
         """Ends a run and returns it ended, or as it had ended before. Raises NotFound."""
         request = run_service_pb2.CancelRunRequest(run_id=run, note=note)
-        return (await self._link.call(self._link.runs.CancelRun, request)).run
+        return (await self._link.call(lambda stubs: stubs.runs.CancelRun, request)).run
 
     # Usage
 
@@ -261,7 +371,7 @@ class Dragoman:
                 page_size=page_size,
                 page_token=token,
             )
-            response = await self._link.call(self._link.usage.QueryUsage, request)
+            response = await self._link.call(lambda stubs: stubs.usage.QueryUsage, request)
             return response.groups, response.next_page_token
 
         return rows(fetch)

@@ -4,8 +4,11 @@
      ├─ InvalidInput         INVALID_ARGUMENT    what was sent breaks a rule; one violation per field
      ├─ NotFound             NOT_FOUND           no such agent, session or run (or it is another owner's)
      ├─ Unavailable          UNAVAILABLE         no server, no database, no model, or the server is stopping
+     │   └─ StreamLost       a run's stream broke and could not be taken up again in time
      ├─ DeadlineExceeded     DEADLINE_EXCEEDED   the time-out of this call passed
+     ├─ EventsTrimmed        EVENTS_TRIMMED      the events asked for are no longer kept
      └─ RunFailed            asked for the text of a run that did not complete
+         └─ RunIsPaused      it waits for somebody; `requirements` says for what
 
 The same Status is the body of a failed call and of a `run_failed` event, so `from_status` reads both.
 """
@@ -81,6 +84,29 @@ class DeadlineExceeded(DragomanError):
     """The time-out of this call passed. A run that it started goes on."""
 
 
+class StreamLost(Unavailable):
+    """A run's stream broke and could not be taken up again in time. The run itself may well go on.
+
+    With `run_id`, `Dragoman.attach(run_id, after_sequence=last_sequence)` follows it later from where it was lost.
+    """
+
+    run_id: str = ""
+    """The run; empty when no event of it has come."""
+    last_sequence: int = 0
+    """The sequence of the last event that has come; 0 for none."""
+    request_id: str = ""
+    """The id of the request that started or continued the run: the same request with it finds the run."""
+
+
+class EventsTrimmed(DragomanError):
+    """The events asked for are older than what the server keeps."""
+
+    @property
+    def oldest_sequence(self) -> int:
+        """The sequence of the oldest event that is kept."""
+        return int(self.metadata["oldest_sequence"])
+
+
 class RunFailed(DragomanError):
     """A run ended otherwise than by completing, and its text was asked for.
 
@@ -88,6 +114,19 @@ class RunFailed(DragomanError):
     """
 
     outcome: RunResult
+    run_id: str = ""
+    """The run; empty when the server did not name it."""
+
+
+class RunIsPaused(RunFailed):
+    """The text was asked for of a run that waits: resolve `requirements` with `Dragoman.continue_run(run_id, ...)`."""
+
+    outcome: event_pb2.RunPaused
+
+    @property
+    def requirements(self) -> list[event_pb2.Requirement]:
+        """What it waits for."""
+        return list(self.outcome.requirements)
 
 
 _Error = TypeVar("_Error", bound=DragomanError)
@@ -103,7 +142,10 @@ _CLASSES: Mapping[grpc.StatusCode, type[DragomanError]] = {
 def from_status(status: status_pb2.Status) -> DragomanError:
     """The error that a Status tells of; details of unknown types are passed over."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    return _build(_CLASSES.get(code, DragomanError), code, status.message, status.details)
+    error = _build(_CLASSES.get(code, DragomanError), code, status.message, status.details)
+    if error.reason == "EVENTS_TRIMMED" and "oldest_sequence" in error.metadata:
+        return EventsTrimmed(code, error.message, reason=error.reason, metadata=error.metadata)
+    return error
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> DragomanError:
@@ -118,7 +160,7 @@ def from_rpc(error: grpc.aio.AioRpcError) -> DragomanError:
     return _CLASSES.get(code, DragomanError)(code, error.details() or code.value[1])
 
 
-def from_outcome(outcome: RunResult) -> RunFailed:
+def from_outcome(outcome: RunResult, run_id: str = "") -> RunFailed:
     """The error of a run that did not complete."""
     if isinstance(outcome, event_pb2.RunFailed):
         status = outcome.error
@@ -130,13 +172,28 @@ def from_outcome(outcome: RunResult) -> RunFailed:
         note = f": {outcome.note}" if outcome.note else ""
         error = RunFailed(grpc.StatusCode.CANCELLED, f"the run was cancelled{note}", reason=reason)
     else:
-        error = RunFailed(
+        error = RunIsPaused(
             grpc.StatusCode.FAILED_PRECONDITION,
             "the run waits for a person or for the caller",
             reason="RUN_PAUSED",
         )
     error.outcome = outcome
+    error.run_id = run_id
     return error
+
+
+def lost(error: DragomanError, *, run_id: str, last_sequence: int, request_id: str) -> StreamLost:
+    """The error of a run that cannot be followed any more, because of `error`."""
+    found = StreamLost(
+        error.code,
+        error.message,
+        reason=error.reason,
+        metadata=error.metadata,
+        violations=error.violations,
+        retry_after=error.retry_after,
+    )
+    found.run_id, found.last_sequence, found.request_id = run_id, last_sequence, request_id
+    return found
 
 
 def _is_known(reason: int) -> bool:

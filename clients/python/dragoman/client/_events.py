@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from dragoman.v1 import event_pb2
+from dragoman.v1 import event_pb2, run_service_pb2
 
 EventKind: TypeAlias = Literal[
     "content_delta",
@@ -13,6 +13,7 @@ EventKind: TypeAlias = Literal[
     "run_completed",
     "run_failed",
     "run_cancelled",
+    "run_queued",
     "structured_content",
     "content_completed",
     "citations",
@@ -83,5 +84,20 @@ def result_of(event: event_pb2.RunEvent) -> RunResult | None:
             return event.run_cancelled
         case "run_paused":
             return event.run_paused
+        case _:
+            return None
+
+
+def outcome_of(run: run_service_pb2.Run) -> RunResult | None:
+    """The same for a run as it was read; None while it runs or waits for its turn."""
+    match run.WhichOneof("outcome"):
+        case "completed":
+            return run.completed
+        case "failed":
+            return run.failed
+        case "cancelled":
+            return run.cancelled
+        case "paused":
+            return run.paused
         case _:
             return None
