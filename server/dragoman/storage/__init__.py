@@ -1,9 +1,11 @@
 """Storage: the engine's `Store` on SQLite, MySQL and MariaDB, and the migrations of its schema.
 
     store.py      SqlStore: one transaction per call, writes that outlive their callers
-    sessions.py, runs.py, events.py, messages.py, media.py, ends.py, usage.py      the statements
+    turns.py      who has a session's turn: starts of runs;  ends.py  their ends;  pauses.py, continues.py  in between
+    sessions.py, runs.py, requests.py, events.py, messages.py, media.py, calls.py, usage.py      the other statements
     rows.py       records as rows;  codec.py  large values;  types.py  column types;  tables.py  the tables
     database.py   threads, bounded queues, repetition;  engines.py  set-up per database;  failures.py  what errors mean
+    clock.py      the database's own time
     migrate.py    the schema's state and upgrade;  migrations/  the Alembic revisions
 
 Nobody else imports SQLAlchemy or Alembic.

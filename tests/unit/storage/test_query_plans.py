@@ -12,6 +12,7 @@ from support import make
 from dragoman.engine.ports import Page, UsageQuery
 from dragoman.records import Cancellation, Pause, RequestKey, RunCalls, RunStatus, SessionConflict
 from dragoman.storage import SqlStore, open_store
+from dragoman.v1 import event_pb2
 
 SESSION = make.session()
 RUN = make.run(SESSION)
@@ -183,7 +184,7 @@ async def life(store: SqlStore) -> None:
     )
     await store.start_run(newest, None, conflict=SessionConflict.INTERRUPT)
     await store.start_run(run, None, request=RequestKey("run", bytes(32)))
-    await store.request_cancel(make.ALICE, run.id, Cancellation(1))
+    await store.request_cancel(make.ALICE, run.id, Cancellation(event_pb2.CANCEL_REASON_CALLER))
     await store.renew_leases(SESSION.id, [run.id, newest.id])
     await store.end_run(make.end(queued, status=RunStatus.CANCELLED))
     end = make.end(run, first=4, calls=[make.call(run)], messages=[make.message(run)])
