@@ -82,7 +82,7 @@ async def running(
     from dragoman.catalog import load
     from dragoman.engine import Engine
     from dragoman.pricing import Pricer
-    from dragoman.signals import NoSignals
+    from dragoman.signals import NoSignals, RedisSignals
     from dragoman.storage import open_store
     from dragoman.transport import GrpcServer
 
@@ -119,6 +119,14 @@ async def running(
             model_retries=settings.model_retries,
         )
         stack.push_async_callback(runner.close)
+        signals: NoSignals | RedisSignals = NoSignals()
+        if settings.redis_url is not None:
+            try:
+                signals = RedisSignals(settings.redis_url, store.description)
+            except ValueError:  # its words may quote the password
+                raise StartError("redis_url is not a URL of Redis (redis://host:6379/0)") from None
+            await signals.open()
+            stack.push_async_callback(signals.close)
         engine = Engine(
             catalog=catalog,
             runner=runner,
@@ -127,7 +135,7 @@ async def running(
             max_runs=settings.max_runs,
             flush_interval=settings.flush_interval,
             lease=settings.lease,
-            signals=NoSignals(),
+            signals=signals,
             poll_interval=settings.poll_interval,
             max_queued_runs=settings.max_queued_runs,
             pause_timeout=settings.pause_timeout,
