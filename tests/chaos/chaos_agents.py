@@ -12,7 +12,7 @@ from agno.models.anthropic import Claude
 from agno.tools import tool
 
 from dragoman.records import TokenUsage
-from dragoman.testing.scripted import Request, ScriptedModel, Step, ToolCall
+from dragoman.testing.scripted import Pause, Request, ScriptedModel, Step, ToolCall
 
 MODEL_ID = "claude-haiku-4-5"
 
@@ -46,7 +46,9 @@ def count(request: Request) -> list[Step]:
     found = re.fullmatch(r"(\d+) (\d+)", str(request.messages[-1].content))
     assert found is not None
     pieces, size = int(found[1]), int(found[2])
-    steps: list[Step] = [str(number).ljust(size, ".") for number in range(pieces)]
+    steps: list[Step] = []
+    for number in range(pieces):
+        steps += [str(number).ljust(size, "."), Pause(0)]  # others have their turn, as when a network is asked
     return [*steps, TokenUsage(input_tokens=10, output_tokens=pieces)]
 
 

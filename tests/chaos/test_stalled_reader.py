@@ -27,7 +27,7 @@ from dragoman.v1 import event_pb2, run_service_pb2
 
 pytestmark = [pytest.mark.mariadb, pytest.mark.timeout(420)]
 
-EVENTS, SIZE = 50_000, 200
+EVENTS, SIZE = 50_000, 40
 """Pieces of text, each an event of its own, and their characters."""
 
 STOPPED = 60.0
@@ -111,7 +111,7 @@ async def undisturbed(here: Stubs, there: Stubs) -> tuple[float, list[event_pb2.
 
 async def test_they_harm_nobody_and_miss_nothing(url: str, tmp_path: Path) -> None:
     async with (
-        fleet(url, tmp_path, 2, flush_interval=0) as (servers, _),
+        fleet(url, tmp_path, 2, flush_interval=0, lease=30) as (servers, _),
         direct(servers[0].address, *NARROW) as here,
         direct(servers[1].address, *NARROW) as there,
     ):

@@ -51,6 +51,8 @@ class ServerProcess:
         self.address = ""
         self.killed: dict[int, float] = {}
         """Pids that were killed, and when: in the seconds of `time.monotonic`."""
+        self.serving = False
+        """Whether it has said that it accepts calls, and was not told to stop since."""
         self._arguments = arguments
         self._folder = folder
         self._environment = environment
@@ -93,6 +95,7 @@ class ServerProcess:
             proxy, slot = self._proxy
             proxy.connect(slot, self.address)
             await asyncio.to_thread(proxy.wait_serving, slot)
+        self.serving = True
         note(f"server {self.name} serves (pid {self.pid}, {self.address})")
 
     async def kill(self) -> None:
@@ -113,7 +116,8 @@ class ServerProcess:
         assert code == 0, f"server {self.name} ended with {code}:\n{self.last_words()}"
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to the process."""
+        """Sends a signal to the process, which ends it."""
+        self.serving = False
         assert self._process is not None
         note(f"{number.name} to server {self.name} (pid {self.pid})")
         self._process.send_signal(number)
