@@ -19,7 +19,7 @@ from dragoman.engine import elsewhere
 from dragoman.engine.ports import Ended, Notice, Store
 from dragoman.engine.run import LiveRun
 from dragoman.errors import StorageUnavailable
-from dragoman.records import Cancellation, Run, utcnow
+from dragoman.records import Cancellation, Run, RunStatus, utcnow
 from dragoman.v1 import event_pb2
 
 logger = logging.getLogger(__name__)
@@ -95,9 +95,11 @@ class Keeper:
             self._hurry.set()
 
     async def renew(self) -> None:
-        """Renews the leases of our runs."""
+        """Renews the leases of our runs; lets those know that are gone, with their sessions."""
         if held := self._holdings.held():
             await self._store.renew_leases(self._holder, held.keys())
+            for run_id in held.keys() - (await self._store.progress(held.keys())).keys():
+                self._holdings.heed(Notice(run_id, RunStatus.CANCELLED, None), held[run_id])
 
     async def look(self) -> None:
         """Looks what others want of our runs."""

@@ -2,43 +2,39 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 
 import pytest
 
+from dragoman.engine import LiveRun
 from dragoman.engine.ports import Outcome
-from dragoman.engine.terminal import Cancellation
 from dragoman.errors import Internal, RunNotFound, RunNotResumable, StorageUnavailable
-from dragoman.records import RunEnd, RunStatus, TokenUsage
+from dragoman.records import Cancellation, RunEnd, RunStatus
 from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
-    MemoryStore,
+    OWNER,
+    Door,
+    Remember,
+    Script,
     ScriptedRun,
     ScriptedRunner,
-    call,
-    complete,
+    Spend,
     draft,
+    end_abandoned,
     engine_of,
-    message,
+    kinds,
+    numbers,
     text,
+    until,
     watch,
 )
 
 CANCELLED = Cancellation(event_pb2.CANCEL_REASON_CALLER, "somebody")
-SPENT = TokenUsage(input_tokens=100, output_tokens=20)
 
 
-def spending(*script: object) -> ScriptedRunner:
+def spending(*steps: object) -> ScriptedRunner:
     """A runner whose runs leave a message and a bill."""
-
-    def finish(outcome: Outcome) -> None:
-        complete(outcome)
-        outcome.messages.append(message(outcome.calls[0].run_id))
-
-    runner = ScriptedRunner(*script, finish=finish)
-    runner.calls = [call(input_tokens=100, output_tokens=20)]
-    return runner
+    return ScriptedRunner(Remember(), Spend(120), *steps)
 
 
 class Stubborn(ScriptedRun):
@@ -57,57 +53,53 @@ class Stubborn(ScriptedRun):
             yield text("word ")
 
 
-async def test_who_does_not_let_go_is_left_behind_and_heard_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_does_not_let_go_is_left_behind_and_heard_no_more(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dragoman.engine.run.STOP_GRACE", 0.05)
-    store, runner = MemoryStore(), ScriptedRunner()
-    monkeypatch.setattr(runner, "begin", lambda order: Stubborn(runner, order))
-    async with engine_of(runner, store, flush_interval=0.0) as engine:
+    runner = ScriptedRunner()
+    monkeypatch.setattr(runner, "begin", lambda order, meter: Stubborn(Script(), order, meter, runner.pricer))
+    async with engine_of(runner, door, flush_interval=0.0) as engine:
         live = await engine.start(draft())
+        assert isinstance(live, LiveRun)
         watching = asyncio.create_task(watch(live))
-        late = live.events()
-        while not live._log.last_sequence > 3:
-            await asyncio.sleep(0.001)
+        late = live.events(0)
+        await until(lambda: live._log.last_sequence > 3)
         live.cancel(CANCELLED)
         events = await watching
         ended = await live.wait()
         said = Stubborn.said
-        while Stubborn.said < said + 3:  # it goes on talking
-            await asyncio.sleep(0.001)
+        await until(lambda: Stubborn.said >= said + 3)  # it goes on talking
         assert [event async for event in late] == events
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        Stubborn.enough = True
+    assert numbers(events) == list(range(1, len(events) + 1))
     assert events[-1].HasField("run_cancelled")
-    assert store.log(live.run_id) == events
+    assert await door.log(live.run_id) == events
     assert ended.last_sequence == len(events)
-    Stubborn.enough = True
 
 
-async def test_an_outcome_that_cannot_be_told_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outcome_that_cannot_be_told_is_a_failed_run(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(self: ScriptedRun) -> Outcome:
         raise ValueError("a defect")
 
     monkeypatch.setattr(ScriptedRun, "outcome", broken)
-    store = MemoryStore()
-    async with engine_of(ScriptedRunner(text("a")), store) as engine:
+    async with engine_of(ScriptedRunner(text("a")), door) as engine:
         live = await engine.start(draft())
         events = await watch(live)
-    assert [event.WhichOneof("event") for event in events] == ["run_started", "content_delta", "run_failed"]
-    assert store.runs[live.run_id].status is RunStatus.FAILED
-    assert store.active == {}
+    assert kinds(events) == ["run_started", "content_delta", "run_failed"]
+    assert (await door.run(live.run_id)).status is RunStatus.FAILED
+    assert await door.free(live.session_id)
 
 
-async def test_what_the_store_cannot_take_does_not_take_the_bill_and_the_session_with_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = MemoryStore()
-    end_run = store.end_run
-
-    async def picky(end: RunEnd) -> None:
+async def test_what_the_store_cannot_take_does_not_take_the_bill_and_the_session_with_it(door: Door) -> None:
+    def picky(end: RunEnd) -> None:
         if end.messages:
             raise ValueError("secret: a column is too short")
-        await end_run(end)
 
-    monkeypatch.setattr(store, "end_run", picky)
-    async with engine_of(spending(text("a")), store) as engine:
+    door.traps["end_run"] = picky
+    async with engine_of(spending(text("a")), door) as engine:
         live = await engine.start(draft())
         events = await watch(live)
         run = await live.wait()
@@ -115,116 +107,138 @@ async def test_what_the_store_cannot_take_does_not_take_the_bill_and_the_session
     assert last.HasField("run_failed")
     assert last.sequence == len(events) == run.last_sequence
     assert b"secret" not in last.SerializeToString()
-    assert last.run_failed.usage.input_tokens == 100
-    assert store.ends[0].totals.usage == SPENT
-    assert [one.usage for one in store.ends[0].calls] == [SPENT]
-    assert store.log(live.run_id) == events
-    assert store.active == {}
+    assert last.run_failed.usage.output_tokens == 120
+    assert (await door.run(live.run_id)).totals.usage.output_tokens == 120
+    assert await door.bill(live.run_id) == [120]
+    assert await door.log(live.run_id) == events
+    assert await door.free(live.session_id)
 
 
-async def test_a_store_that_takes_no_end_at_all_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryStore()
-
-    async def defective(end: RunEnd) -> None:
+async def test_a_store_that_takes_no_end_at_all_keeps_nobody_waiting(door: Door) -> None:
+    def defective(end: RunEnd) -> None:
         raise ValueError("secret")
 
-    monkeypatch.setattr(store, "end_run", defective)
-    async with engine_of(spending(text("a")), store) as engine:
+    door.traps["end_run"] = defective
+    async with engine_of(spending(text("a")), door) as engine:
         live = await engine.start(draft())
         with pytest.raises(Internal):
             await watch(live)
         with pytest.raises(Internal):
             await live.wait()
-        while engine.active_runs:
-            await asyncio.sleep(0.001)
+        await until(lambda: not engine.active_runs)
 
 
-async def test_an_end_is_kept_until_the_store_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_end_is_kept_until_the_store_takes_it(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dragoman.engine.run.END_ATTEMPTS", 1)
     monkeypatch.setattr("dragoman.engine.run.END_PAUSE", 0.01)
-    store = MemoryStore()
 
     async def break_down() -> None:
-        store.down = True
+        door.down = True
 
-    async with engine_of(spending(text("a"), break_down), store, lease=0.05) as engine:
+    async with engine_of(spending(text("a"), break_down), door) as engine:
         live = await engine.start(draft())
         with pytest.raises(StorageUnavailable):
             await watch(live)
         with pytest.raises(StorageUnavailable):
             await live.wait()
-        assert store.active  # nobody has been told an end, and nobody is
-        store.down = False
-        while engine.active_runs:
-            await asyncio.sleep(0.001)
-    (end,) = store.ends
-    assert (end.status, end.totals.usage, len(end.messages)) == (RunStatus.COMPLETED, SPENT, 1)
-    assert [event.sequence for event in store.log(live.run_id)] == [1, 2, 3]
-    assert store.active == {}
+        assert not await door.free(live.session_id)  # nobody has been told an end, and nobody is
+        door.down = False
+        await until(lambda: not engine.active_runs)
+    run = await door.run(live.run_id)
+    assert (run.status, run.totals.usage.output_tokens) == (RunStatus.COMPLETED, 120)
+    assert len(await door.messages(live.run_id)) == 1
+    assert numbers(await door.log(live.run_id)) == [1, 2, 3]
+    assert await door.bill(live.run_id) == [120]
+    assert await door.free(live.session_id)
+
+
+async def test_an_end_whose_answer_was_lost_is_stored_once(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragoman.engine.run.END_PAUSE", 0.01)
+    lost: list[RunEnd] = []
+
+    async def lose_the_answer(end: RunEnd) -> None:
+        if not lost:
+            lost.append(end)
+            await door.store.end_run(end)
+            raise StorageUnavailable()
+
+    door.traps["end_run"] = lose_the_answer
+    async with engine_of(spending(text("a")), door) as engine:
+        live = await engine.start(draft())
+        events = await watch(live)
+        assert (await live.wait()).status is RunStatus.COMPLETED
+    assert door.calls["end_run"] == 2
+    assert await door.log(live.run_id) == events
+    assert await door.bill(live.run_id) == [120]
+    assert len(await door.messages(live.run_id)) == 1
 
 
 async def test_a_process_that_stops_does_not_wait_for_a_store_that_is_down(
-    monkeypatch: pytest.MonkeyPatch,
+    door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dragoman.engine.run.END_ATTEMPTS", 1)
-    store = MemoryStore()
 
     async def break_down() -> None:
-        store.down = True
+        door.down = True
 
-    async with asyncio.timeout(5), engine_of(spending(text("a"), break_down), store) as engine:
+    async with asyncio.timeout(60), engine_of(spending(text("a"), break_down), door) as engine:
         live = await engine.start(draft())
         with pytest.raises(StorageUnavailable):
             await live.wait()
-    assert store.ends == []
+    assert (await door.run(live.run_id)).status is RunStatus.RUNNING
 
 
-@pytest.mark.parametrize(("grace", "status"), [(0.0, RunStatus.CANCELLED), (5.0, RunStatus.COMPLETED)])
+@pytest.mark.parametrize(("grace", "status"), [(0.0, RunStatus.CANCELLED), (60.0, RunStatus.COMPLETED)])
 async def test_a_run_that_is_claimed_while_the_server_stops_is_drained_like_the_others(
-    grace: float, status: RunStatus
+    door: Door, grace: float, status: RunStatus
 ) -> None:
-    store, gate = MemoryStore(), asyncio.Event()
-    store.block = asyncio.Event()
+    gate, claim = asyncio.Event(), door.hold("start_run")
     script = () if status is RunStatus.COMPLETED else (gate.wait,)
-    async with asyncio.timeout(10), engine_of(ScriptedRunner(*script), store) as engine:
+    async with asyncio.timeout(60), engine_of(ScriptedRunner(*script), door) as engine:
         starting = asyncio.create_task(engine.start(draft()))
-        await asyncio.sleep(0)
+        await until(lambda: door.calls["start_run"] == 1)
         draining = asyncio.create_task(engine.drain(grace))
-        await asyncio.sleep(0.01)
-        store.block.set()
+        await until(lambda: engine._draining)
+        claim.set()
         await draining
         assert (await (await starting).wait()).status is status
 
 
-@pytest.mark.parametrize("deleted", [False, True])
-async def test_a_run_that_another_process_has_ended_has_no_second_end(
-    deleted: bool, monkeypatch: pytest.MonkeyPatch
+async def test_a_caller_who_leaves_while_his_run_is_claimed_takes_it_with_him_if_he_said_so(
+    door: Door,
 ) -> None:
-    store, gate = MemoryStore(), asyncio.Event()
-    lapsing = True
+    forever, claim = asyncio.Event(), door.hold("start_run")
+    async with engine_of(ScriptedRunner(forever.wait), door) as engine:
+        callers = [
+            asyncio.create_task(engine.start(draft(cancel_on_disconnect=tied))) for tied in (True, False)
+        ]
+        await until(lambda: door.calls["start_run"] == 2)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        claim.set()
+        await until(lambda: not engine._starting)
+        await until(lambda: engine.active_runs == 1)
+        assert sorted(run.status for run in await door.runs()) == [RunStatus.CANCELLED, RunStatus.RUNNING]
 
-    async def renew(run_ids: object, now: object) -> None:
-        if lapsing:
-            raise StorageUnavailable
 
-    monkeypatch.setattr(store, "renew_leases", renew)
-    runner = spending(text("a"), gate.wait)
-    async with engine_of(runner, store, lease=0.06) as engine:
-        stopped, unaware = await engine.start(draft()), await engine.start(draft())
-        observers = [asyncio.create_task(watch(live)) for live in (stopped, unaware)]
-        while not engine._lapsed():
-            await asyncio.sleep(0.005)
-        for live in (stopped, unaware):
-            swept = replace(store.runs[live.run_id], status=RunStatus.CANCELLED, last_event=b"swept")
-            store.runs[live.run_id] = swept
-            store.active.pop(live.session_id)
-        unaware.cancel(CANCELLED)  # it ends before this process has looked
+async def test_a_run_that_was_deleted_elsewhere_is_stopped(door: Door) -> None:
+    forever = asyncio.Event()
+    runner = spending(text("a"), forever.wait)
+    async with engine_of(runner, door, lease=0.3) as engine:
+        live = await engine.start(draft())
+        following = asyncio.create_task(watch(live))
+        await until(lambda: bool(runner.begun) and "a" in runner.begun[0].outcome().content)
+        # Another process has taken this one for dead, and the caller has then deleted the session.
+        door.fail("renew_leases")
+        await end_abandoned(door, live.run_id)
+        await door.store.delete_session(OWNER, live.session_id)
+        del door.traps["renew_leases"]
+        with pytest.raises(RunNotFound):
+            await door.run(live.run_id)
         with pytest.raises(RunNotResumable):
-            await observers[1]
-        if deleted:
-            del store.runs[stopped.run_id]
-        lapsing = False
-        with pytest.raises(RunNotFound if deleted else RunNotResumable):  # it is looked for, and stopped
-            await observers[0]
-        assert [run.stopped for run in runner.begun] == [True, True]
-    assert store.ends == []
+            await following
+        assert runner.begun[0].stopped
+        await until(lambda: not engine.active_runs)

@@ -13,16 +13,27 @@ def test_final_states_lead_nowhere() -> None:
         assert bool(leads) != status.final
 
 
-def test_every_status_is_reached_from_running() -> None:
-    reached = {RunStatus.RUNNING}
+def test_every_status_is_reached_from_one_that_waits() -> None:
+    reached = {RunStatus.QUEUED}
     for _ in RunStatus:
         reached |= {to for (status, _), to in TRANSITIONS.items() if status in reached}
     assert reached == set(RunStatus)
 
 
-@given(st.lists(st.sampled_from(Step)))
-def test_however_it_goes_a_run_ends_at_most_once(steps: list[Step]) -> None:
-    status, ends = RunStatus.RUNNING, 0
+def test_whatever_has_not_ended_can_be_cancelled() -> None:
+    for status in RunStatus:
+        cancelled = None if status.final else RunStatus.CANCELLED
+        assert advance(status, Step.CANCEL) is cancelled
+
+
+def test_nothing_waits_for_its_turn_twice_and_only_a_pause_is_continued() -> None:
+    assert RunStatus.QUEUED not in TRANSITIONS.values()
+    assert [status for status in RunStatus if advance(status, Step.CONTINUE)] == [RunStatus.PAUSED]
+
+
+@given(st.sampled_from([RunStatus.QUEUED, RunStatus.RUNNING]), st.lists(st.sampled_from(Step)))
+def test_however_it_goes_a_run_ends_at_most_once(status: RunStatus, steps: list[Step]) -> None:
+    ends = 0
     for step in steps:
         following = advance(status, step)
         if following is not None:
