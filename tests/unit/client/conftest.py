@@ -155,6 +155,22 @@ class Runs(run_service_pb2_grpc.RunServiceServicer):
         elif self.failure is not None:
             await context.abort_with_status(rpc_status.to_status(self.failure))
 
+    async def AttachRun(
+        self, request: run_service_pb2.AttachRunRequest, context: Context
+    ) -> AsyncIterator[event_pb2.RunEvent]:
+        self.requests.append(request)
+        for event in self.events:
+            if event is not None and event.sequence > request.after_sequence:
+                yield event
+
+    async def ContinueRun(
+        self, request: run_service_pb2.ContinueRunRequest, context: Context
+    ) -> AsyncIterator[event_pb2.RunEvent]:
+        self.requests.append(request)
+        for event in self.events:
+            if event is not None:
+                yield event
+
     async def Execute(
         self, request: run_service_pb2.RunRequest, context: Context
     ) -> run_service_pb2.ExecuteResponse:
