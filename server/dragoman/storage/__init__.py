@@ -11,6 +11,7 @@
 Nobody else imports SQLAlchemy or Alembic.
 """
 
+from dragoman.storage.engines import is_private
 from dragoman.storage.migrate import (
     DatabaseUnusable,
     SchemaOutdated,
@@ -27,6 +28,7 @@ __all__ = [
     "SchemaState",
     "SqlStore",
     "generate_migration",
+    "is_private",
     "migrate",
     "open_store",
     "schema_state",

@@ -17,7 +17,7 @@ from dragoman.storage.types import Instant
 _SQLITE = "strftime('%Y-%m-%d %H:%M:%f000', 'now'{})"
 
 
-class now(sa.sql.expression.ColumnElement[Any]):
+class now(sa.sql.functions.FunctionElement[Any]):
     """The present moment."""
 
     type = Instant()

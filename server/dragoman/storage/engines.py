@@ -92,6 +92,11 @@ def is_memory(url: URL) -> bool:
     return is_sqlite(url) and url.database in (None, "", ":memory:")
 
 
+def is_private(url: str) -> bool:
+    """Whether the database at the URL is one process's own. Raises ValueError as `parse`."""
+    return is_memory(parse(url))
+
+
 def describe(url: URL, *, mariadb: bool = False) -> str:
     """For people: the kind of database and where it is, without credentials. `mariadb`: the server has said so."""
     if is_memory(url):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import CacheStats
 from support import make
 
 from dragoman import ids
@@ -56,3 +57,20 @@ def test_the_number_of_runs_makes_no_new_statements(writer: tuple[sa.Engine, dic
     for number in (1, 2, 7, 17, 40):
         assert len(whole_runs(engine, number)) == number
         assert len(compiled) == before
+
+
+def test_every_statement_is_compiled_once(writer: tuple[sa.Engine, dict[Any, Any]]) -> None:
+    """One that cannot be kept is compiled every time, which takes longer than to run it."""
+    engine, _ = writer
+    whole_runs(engine, 3)
+    compiled: list[str] = []
+
+    def note(
+        _connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool
+    ) -> None:
+        if context.cache_hit is not CacheStats.CACHE_HIT:
+            compiled.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    whole_runs(engine, 3)
+    assert compiled == []
