@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check pytest generate checkgenerate bench lock wheel-test clean
+.PHONY: help demo serve test test-chaos check pytest generate checkgenerate bench lock wheel-test clean
 
 UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv .build/uv/bin/uv
 RUN := .venv/bin
@@ -39,6 +39,9 @@ test: check pytest demo ## Everything that must pass: checks, tests (real MariaD
 
 pytest: .venv/.dev ## The tests alone; ARGS="-k name" picks some
 	@$(RUN)/pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
+
+test-chaos: .venv/.dev ## Kill, stop and cut off servers and databases under load: takes minutes, needs haproxy; ARGS as for pytest
+	@$(RUN)/pytest tests/chaos $(ARGS)
 
 check: .venv/.dev checkgenerate ## Format, lint, types, import rules, protos
 	@$(RUN)/ruff format --check --quiet .

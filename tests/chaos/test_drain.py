@@ -25,7 +25,7 @@ async def test_with_a_peer_every_client_finishes(url: str, tmp_path: Path) -> No
         for client in clients:
             await client.__aenter__()
         # Of the long ones none can be done within the grace, all of the short ones can.
-        parts = [Part(f"r{number}", "plain", 300 if number % 4 < 2 else 20, 0.05) for number in range(RUNS)]
+        parts = [Part(f"r{number}", "plain", 200 if number % 4 < 2 else 20, 0.05) for number in range(RUNS)]
         followers = [
             Follower(client.run(part.agent, part.message, detail="all"))
             for client, part in zip(clients, parts, strict=True)
@@ -59,7 +59,7 @@ async def test_with_a_peer_every_client_finishes(url: str, tmp_path: Path) -> No
             else:
                 assert events[-1].run_cancelled.reason == event_pb2.CANCEL_REASON_DRAINED
                 assert number not in there
-                assert part.words == 300
+                assert part.words == 200
                 assert events[-1].run_cancelled.content == text_of(events)
                 assert part.text.startswith(text_of(events))
         ends = [kind(follower.seen[-1]) for follower in followers]
