@@ -70,11 +70,11 @@ class Server:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, agents: Sequence[object] = (), migrate: bool = False
+    settings: Settings, *, agents: Sequence[object] = (), migrate: bool = False, share_port: bool = False
 ) -> AsyncIterator[Server]:
     """A server on the current event loop, drained and closed on leaving. Raises StartError.
 
-    `agents` are served besides those that the settings name.
+    `agents` are served besides those that the settings name. `share_port`: other processes of ours listen on it, too.
     """
     silence_agno()
     # The rooms are heavy to import (Agno alone takes seconds): only here, so that a command that needs none is quick.
@@ -153,6 +153,7 @@ async def running(
             view=AgnoMessageView(),
             inspector=SniffingInspector(settings.max_media_bytes),
             currency=pricer.currency,
+            share_port=share_port,
         )
         with _told_to_operators():
             port = await server.start()
@@ -194,7 +195,11 @@ def _told_to_operators() -> Iterator[None]:
 
 
 async def serve(
-    settings: Settings, *, migrate: bool = False, started: Callable[[ServerInfo], None] | None = None
+    settings: Settings,
+    *,
+    migrate: bool = False,
+    share_port: bool = False,
+    started: Callable[[ServerInfo], None] | None = None,
 ) -> None:
     """Runs a server until SIGTERM or SIGINT, then drains it. Raises StartError."""
     stopping, hurried = asyncio.Event(), asyncio.Event()
@@ -211,7 +216,7 @@ async def serve(
         loop.add_signal_handler(number, on_signal, number)
     async with AsyncExitStack() as stack:
         starting = asyncio.create_task(
-            stack.enter_async_context(running(settings, migrate=migrate)), name="start"
+            stack.enter_async_context(running(settings, migrate=migrate, share_port=share_port)), name="start"
         )
         if not await _first(starting, stopping):
             return
@@ -240,7 +245,11 @@ async def _first(task: asyncio.Task[Any], event: asyncio.Event) -> bool:
 
 
 def run(
-    settings: Settings, *, migrate: bool = False, started: Callable[[ServerInfo], None] | None = None
+    settings: Settings,
+    *,
+    migrate: bool = False,
+    share_port: bool = False,
+    started: Callable[[ServerInfo], None] | None = None,
 ) -> None:
     """`serve` on an event loop of its own (uvloop), and then the end of the process where agents do not let it go."""
     import uvloop
@@ -249,7 +258,7 @@ def run(
     watchdog.daemon = True
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, migrate=migrate, started=started))
+            runner.run(serve(settings, migrate=migrate, share_port=share_port, started=started))
             watchdog.start()
             # Leaving the block waits for all tasks and threads, however long they take.
     finally:

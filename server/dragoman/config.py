@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     """Port to listen on; 0 for a free one, which is logged."""
 
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that serve on the port together; each has its own runs and its own connections to the database."""
+
     # Storage
     database_url: str = Field(default="sqlite:///dragoman.db", repr=False)
     """SQLAlchemy URL: `sqlite:///file.db`, `mysql+pymysql://user:password@host/name`."""

@@ -16,6 +16,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("serve")(serve.serve)
+app.command("serve-worker", hidden=True)(serve.serve_worker)
 app.command("migrate")(migrate.migrate)
 app.add_typer(agents.app, name="agents")
 app.command("chat")(chat.chat)

@@ -1,17 +1,20 @@
-"""`dragoman serve`: a server in this process, until SIGTERM or SIGINT."""
+"""`dragoman serve`: a server in this process, or in several, until SIGTERM or SIGINT."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from dragoman.cli._console import clean, stdout
-from dragoman.cli._report import Failure
+from dragoman.cli._report import FAILED, Failure
 from dragoman.cli._settings import DatabaseOption, LogLevelOption, load_settings
 from dragoman.cli._values import pairs
 
 if TYPE_CHECKING:
     from dragoman.app import ServerInfo
+    from dragoman.config import Settings
 
 
 Agents: TypeAlias = Annotated[
@@ -56,11 +59,17 @@ ReadyFile: TypeAlias = Annotated[
 ]
 
 
+Workers: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", help="Processes that serve on the port together.", show_default="1")
+]
+
+
 def serve(
     agents: Agents = None,
     entry_points: EntryPoints = None,
     host: Host = None,
     port: Port = None,
+    workers: Workers = None,
     database_url: DatabaseOption = None,
     migrate: Migrate = False,
     currency: Currency = None,
@@ -80,6 +89,7 @@ def serve(
     dragoman serve --agents shop.agents:agents
     dragoman serve -a shop.agents:agents -a desk/agents.py:desk --port 6000
     dragoman serve --database-url mysql+pymysql://user:password@db/dragoman --migrate
+    dragoman serve --workers 4 --database-url mysql+pymysql://user:password@db/dragoman
     dragoman serve --set heartbeat_interval=5 --set drain_grace=10
     """
     settings = load_settings(
@@ -88,6 +98,7 @@ def serve(
             "entry_points": entry_points,
             "host": host,
             "port": port,
+            "workers": workers,
             "database_url": database_url,
             "currency": currency,
             "prices_file": prices_file,
@@ -109,7 +120,41 @@ def serve(
             write_ready(ready_file, info.address)
 
     try:
-        app.run(settings, migrate=migrate, started=started)
+        if settings.workers == 1:
+            app.run(settings, migrate=migrate, started=started)
+        else:
+            _serve_together(settings, migrate=migrate, started=started)
+    except app.StartError as error:
+        raise Failure(str(error)) from error
+
+
+def _serve_together(settings: "Settings", *, migrate: bool, started: Callable[["ServerInfo"], None]) -> None:
+    from dragoman import storage
+    from dragoman.cli import _workers
+
+    if storage.is_private(settings.database_url):
+        raise Failure("workers share their database: one in memory cannot be shared")
+    if migrate:
+        try:
+            storage.migrate(settings.database_url)
+        except (RuntimeError, ValueError) as error:
+            raise Failure(str(error)) from error
+    try:
+        _workers.supervise(settings, started=started)
+    except _workers.WorkersFailed as error:
+        raise typer.Exit(error.code if error.code > 0 else FAILED) from error
+
+
+def serve_worker(number: int, ready: int) -> None:
+    """One of several processes; started by `serve --workers`, which gives it its settings. Not for people."""
+    from dragoman import app
+    from dragoman.cli import _workers
+    from dragoman.telemetry import configure_logging
+
+    settings = _workers.settings_from(sys.stdin.fileno())
+    configure_logging(settings.log_level, settings.log_format, worker=number)
+    try:
+        app.run(settings, share_port=True, started=lambda info: _workers.say_ready(ready, info))
     except app.StartError as error:
         raise Failure(str(error)) from error
 

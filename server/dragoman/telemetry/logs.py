@@ -36,8 +36,11 @@ _QUIET = (*_AGNO, "anthropic", "httpx", "httpx2", "httpcore", "alembic", "sqlalc
 _WORDLESS = "a library reported a problem (its words are shown at level DEBUG)"
 
 
-def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:
-    """Sends all logs to standard error. `auto`: text on a terminal, JSON elsewhere."""
+def configure_logging(level: str, form: Literal["auto", "json", "text"], worker: int | None = None) -> None:
+    """Sends all logs to standard error. `auto`: text on a terminal, JSON elsewhere. `worker`: put on every line."""
+    shared: tuple[structlog.typing.Processor, ...] = (
+        _SHARED if worker is None else (*_SHARED, _Worker(worker))
+    )
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     last: tuple[structlog.typing.Processor, ...]
     if text:
@@ -55,7 +58,7 @@ def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None
     handler = _Discreet(words=level == "DEBUG")
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=shared,
             processors=(structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last),
         )
     )
@@ -69,6 +72,19 @@ def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None
         library = logging.getLogger(name)
         library.handlers = []
         library.propagate = True
+
+
+class _Worker:
+    """Says on every line which of several processes has written it."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(
+        self, logger: object, method: str, event: structlog.typing.EventDict, /
+    ) -> structlog.typing.EventDict:
+        event.setdefault("worker", self._number)
+        return event
 
 
 class _Discreet(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers only
