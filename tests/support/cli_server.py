@@ -1,6 +1,6 @@
 """A server of the generated services that plays what a test tells it to, for the tests of the command line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from threading import Event
@@ -34,10 +34,16 @@ COST = usage_pb2.Cost(
 )
 
 
-def error(code: int, message: str, reason: str, *fields: tuple[str, str]) -> status_pb2.Status:
+def error(
+    code: int,
+    message: str,
+    reason: str,
+    *fields: tuple[str, str],
+    metadata: Mapping[str, str] | None = None,
+) -> status_pb2.Status:
     """A Status as the server makes it."""
     status = status_pb2.Status(code=code, message=message)
-    info = error_details_pb2.ErrorInfo(reason=reason, domain="dragoman")
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="dragoman", metadata=metadata)
     bad = error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
@@ -101,6 +107,19 @@ class Services(
     def Run(
         self, request: run_service_pb2.RunRequest, context: grpc.ServicerContext
     ) -> Iterator[event_pb2.RunEvent]:
+        yield from self._play(request, context)
+
+    def AttachRun(
+        self, request: run_service_pb2.AttachRunRequest, context: grpc.ServicerContext
+    ) -> Iterator[event_pb2.RunEvent]:
+        yield from self._play(request, context)
+
+    def ContinueRun(
+        self, request: run_service_pb2.ContinueRunRequest, context: grpc.ServicerContext
+    ) -> Iterator[event_pb2.RunEvent]:
+        yield from self._play(request, context)
+
+    def _play(self, request: object, context: grpc.ServicerContext) -> Iterator[event_pb2.RunEvent]:
         self.requests.append(request)
         play = self.plays.pop(0)
         if isinstance(play, status_pb2.Status):
@@ -138,7 +157,7 @@ class Services(
     ) -> run_service_pb2.CancelRunResponse:
         self.requests.append(request)
         self.cancelled.set()
-        return run_service_pb2.CancelRunResponse()
+        return run_service_pb2.CancelRunResponse(run=run_service_pb2.Run(id=request.run_id))
 
     def CreateSession(
         self, request: session_service_pb2.CreateSessionRequest, context: grpc.ServicerContext

@@ -13,6 +13,9 @@ Result = TypeVar("Result")
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 
+PATIENCE = 2.0
+"""Seconds that a server may take to answer for the first time."""
+
 ServerOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -27,7 +30,10 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def connect(server: str) -> "Dragoman":
-    """A client of `server`, to be opened with `async with`. gRPC is imported only now."""
-    from dragoman.client import Dragoman
+    """A client of `server`, to be opened with `async with`. gRPC is imported only now.
 
-    return Dragoman(server)
+    A person waits: that no server answers is told soon, but a run that was begun is followed patiently.
+    """
+    from dragoman.client import Dragoman, RetryPolicy
+
+    return Dragoman(server, retry=RetryPolicy(start_patience=PATIENCE, call_patience=PATIENCE))

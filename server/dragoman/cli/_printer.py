@@ -77,8 +77,10 @@ class EventPrinter:
                 self._line(f"cancelled ({cancel_reason(event.run_cancelled.reason)}){note}", "yellow")
                 self._sum(event.run_cancelled)
             case "run_paused":
-                self._line("paused: this command cannot answer what the run waits for", "yellow")
+                self._line(f"paused: it waits for {answers(len(event.run_paused.requirements))}", "yellow")
                 self._sum(event.run_paused)
+            case "run_queued":
+                self._line(f"waiting for the session's turn, at place {event.run_queued.position}", "dim")
             case _:
                 pass
 
@@ -110,6 +112,11 @@ class EventPrinter:
         end: event_pb2.RunCompleted | event_pb2.RunFailed | event_pb2.RunCancelled | event_pb2.RunPaused,
     ) -> None:
         self._line(f"{calls(end.model_calls)} · {tokens(end.usage)} · {money(end.cost)}", "dim")
+
+
+def answers(count: int) -> str:
+    """`1 answer`, `2 answers`."""
+    return f"{count} answer{'' if count == 1 else 's'}"
 
 
 def cancel_reason(reason: int) -> str:

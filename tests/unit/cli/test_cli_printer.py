@@ -68,8 +68,12 @@ def delta(text: str, member: event_pb2.Member | None = None) -> Event:
             f"cancelled (max cost): enough\n{SUM}",
         ),
         (
+            Event(run_queued=event_pb2.RunQueued(run_id="r", position=2)),
+            "waiting for the session's turn, at place 2\n",
+        ),
+        (
             Event(run_paused=event_pb2.RunPaused(usage=USAGE, cost=COST, model_calls=1)),
-            f"paused: this command cannot answer what the run waits for\n{SUM}",
+            f"paused: it waits for 0 answers\n{SUM}",
         ),
     ],
     ids=lambda value: value.WhichOneof("event") if isinstance(value, Event) else "",
