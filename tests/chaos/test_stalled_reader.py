@@ -27,7 +27,7 @@ from dragoman.v1 import event_pb2, run_service_pb2
 
 pytestmark = [pytest.mark.mariadb, pytest.mark.timeout(420)]
 
-EVENTS, SIZE = 50_000, 40
+EVENTS, SIZE = 50_000, 60
 """Pieces of text, each an event of its own, and their characters."""
 
 STOPPED = 60.0
