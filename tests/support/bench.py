@@ -1,5 +1,6 @@
 """A bench on which the adapter's runner runs agents: sessions in memory, real prices, nothing else faked."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,11 +44,33 @@ class Ran:
         return [getattr(event, kind) for event in self.events if event.WhichOneof("event") == kind]
 
 
+class FreeMeter:
+    """Lets every call pass until it is `closed`; keeps what it is told when it is `recording`."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.recording = False
+        self.asked = 0
+        self.noted: list[tuple[ModelCall, bool]] = []
+        self.refused = asyncio.Event()
+
+    def may_call(self) -> bool:
+        self.asked += 1
+        if self.closed:
+            self.refused.set()
+        return not self.closed
+
+    def note(self, call: ModelCall, *, under_way: bool) -> None:
+        if self.recording:
+            self.noted.append((call, under_way))
+
+
 class Bench:
     """Runs turns of one session, and keeps what they leave, as the engine and the store do."""
 
     def __init__(self, build: Callable[[], Agent | Team], *, timeout: float, retries: int) -> None:
         self.build_agent = build
+        self.meter = FreeMeter()
         self.runs: int | None = None
         self.messages: list[Message] = []
         self.media: dict[bytes, Media] = {}
@@ -72,7 +95,7 @@ class Bench:
 
     def begin(self, message: str, media: Sequence[InputMedia] = ()) -> AgnoRun:
         order = RunOrder(ids.new_id(), OWNER, self.session, "agent", message, tuple(media), {}, {})
-        return self.runner.begin(order)
+        return self.runner.begin(order, self.meter)
 
     async def turn(self, message: str, media: Sequence[InputMedia] = ()) -> Ran:
         """A whole run, its messages kept."""

@@ -34,10 +34,10 @@ def test_flags_win_over_the_environment_and_that_over_the_file(
         (["dragoman_prot"], ["dragoman_prot: there is no such setting; did you mean DRAGOMAN_PORT?"]),
         (["DRAGOMAN_COLOUR"], ["DRAGOMAN_COLOUR: there is no such setting"]),
         (
-            ["DRAGOMAN_MAX_RUN", "DRAGOMAN_"],
+            ["DRAGOMAN_CURENCY", "DRAGOMAN_"],
             [
                 "DRAGOMAN_: there is no such setting",
-                "DRAGOMAN_MAX_RUN: there is no such setting; did you mean DRAGOMAN_MAX_RUNS?",
+                "DRAGOMAN_CURENCY: there is no such setting; did you mean DRAGOMAN_CURRENCY?",
             ],
         ),
     ],

@@ -2,7 +2,7 @@
 
 `models.py` opens a `Call` when Agno asks a model and reports to it what the provider says of tokens while it answers.
 The call ends in one of three ways (completed, failed, interrupted), and at that moment it is priced; what the provider
-had reported by then is what it costs. A call belongs to the run that Agno made it for: the run itself, a team member,
+had reported by then is what it costs. Before a call the run's meter is asked, and it is told what each call has come to. A call belongs to the run that Agno made it for: the run itself, a team member,
 or an agent that a tool started, which counts as a run under this one.
 
 Some calls come with no run: Agno's memories, summaries and the like. They are the root run's, and of kind
@@ -14,7 +14,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -28,7 +29,7 @@ from agno.run.agent import RunOutput
 from agno.run.team import TeamRunOutput
 
 from dragoman import ids, wire
-from dragoman.engine.ports import Pricer
+from dragoman.engine.ports import Meter, Pricer
 from dragoman.records import CallStatus, Cost, ModelCall, TokenUsage, utcnow
 from dragoman.v1 import event_pb2
 
@@ -46,6 +47,10 @@ CLOSE_GRACE: Final = 5.0
 Counts: TypeAlias = tuple[int, ...]
 
 _INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+
+
+class LimitReached(Exception):
+    """The run may spend no more. It is being ended; this only ends a thread of it."""
 
 
 class Source:
@@ -148,8 +153,10 @@ def counts(figures: Any) -> Counts:
 class Ledger:
     """The calls of one run. Used on one event loop."""
 
-    def __init__(self, run_id: UUID, agent_name: str, pricer: Pricer) -> None:
+    def __init__(self, run_id: UUID, agent_name: str, pricer: Pricer, meter: Meter) -> None:
         self._pricer = pricer
+        self._meter = meter
+        self._loop = asyncio.get_running_loop()
         self._root = Source(str(run_id), run_id, None, agent_name)
         self._sources = {self._root.agno_id: self._root}
         self._calls: list[Call] = []
@@ -169,6 +176,20 @@ class Ledger:
     def agno_ids(self) -> list[str]:
         """Agno's ids of all runs that have called a model."""
         return list(self._sources)
+
+    async def admit(self) -> None:
+        """Returns when another request may be made. Otherwise the run is being ended: waits for that."""
+        if not self._meter.may_call():
+            await asyncio.Event().wait()
+
+    def admit_in_thread(self) -> None:
+        """The same for callers in a thread, and for code that holds the loop up. Raises LimitReached."""
+        if not self._on_loop(self._meter.may_call):
+            raise LimitReached()
+
+    def note(self, call: Call) -> None:
+        """The provider has reported tokens of a call that is under way."""
+        self._tell(call, under_way=True)
 
     def open(self, model: Model, arguments: Mapping[str, Any]) -> Call:
         """A request is about to be made. `arguments` are those of `Model.ainvoke` and its like."""
@@ -205,7 +226,9 @@ class Ledger:
             status = CallStatus.INTERRUPTED
         else:
             status = CallStatus.FAILED
-        call.end(status, error, self._pricer)
+        if call.status is None:
+            call.end(status, error, self._pricer)
+            self._tell(call, under_way=False)
 
     def finish(self, event: Any) -> event_pb2.RunEvent:
         """`model_request_completed` for Agno's event of that name."""
@@ -288,6 +311,23 @@ class Ledger:
             async with asyncio.timeout(CLOSE_GRACE):
                 for closed in streams:
                     await closed.wait()
+
+    def _tell(self, call: Call, *, under_way: bool) -> None:
+        """Tells the meter how the call stands. What comes after the run's end is in its outcome, or in no ledger."""
+        if self._closed:
+            return
+        row = self._row(call)
+        if _runs_on(self._loop):
+            self._meter.note(row, under_way=under_way)
+        else:
+            self._loop.call_soon_threadsafe(lambda: self._meter.note(row, under_way=under_way))
+
+    def _on_loop(self, work: Callable[[], bool]) -> bool:
+        if _runs_on(self._loop):
+            return work()
+        answer: Future[bool] = Future()
+        self._loop.call_soon_threadsafe(lambda: answer.set_result(work()))
+        return answer.result()
 
     def _source(self, run: RunOutput | TeamRunOutput | None) -> Source:
         if run is None or run.run_id is None:
@@ -391,6 +431,13 @@ class Ledger:
             duration=call.duration,
             time_to_first_token=call.time_to_first_token,
         )
+
+
+def _runs_on(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _uuid(text: str) -> UUID:

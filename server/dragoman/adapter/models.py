@@ -81,6 +81,7 @@ class Metered(Model):
         if now is None or _call.get() is not None:
             answer: ModelResponse = await parent.ainvoke(*args, **kwargs)
             return answer
+        await now.ledger.admit()
         call = now.ledger.open(self, kwargs)
         token = _call.set(call)
         try:
@@ -103,6 +104,7 @@ class Metered(Model):
                 async for delta in stream:
                     yield delta
             return
+        await now.ledger.admit()
         call = now.ledger.open(self, kwargs)
         call.closed = asyncio.Event()
         try:
@@ -123,6 +125,7 @@ class Metered(Model):
         if now is None or _call.get() is not None:
             answer: ModelResponse = parent.invoke(*args, **kwargs)
             return answer
+        now.ledger.admit_in_thread()
         call = now.ledger.open(self, kwargs)
         token = _call.set(call)
         try:
@@ -142,6 +145,7 @@ class Metered(Model):
         if now is None or _call.get() is not None:
             yield from parent.invoke_stream(*args, **kwargs)
             return
+        now.ledger.admit_in_thread()
         call = now.ledger.open(self, kwargs)
         stream = parent.invoke_stream(*args, **kwargs)
         try:
@@ -198,6 +202,7 @@ class Metered(Model):
             input_audio_tokens=told.audio_input_tokens or 0,
             output_audio_tokens=told.audio_output_tokens or 0,
         )
+        _tell(call)
 
 
 class MeteredClaude(Metered, Claude):
@@ -332,6 +337,13 @@ def _report(call: Call, told: Any) -> None:
     )
     now = call.usage
     call.counted = (now.input_tokens, now.output_tokens, now.cache_read_tokens, now.cache_write_tokens)
+    _tell(call)
+
+
+def _tell(call: Call) -> None:
+    """Tells the ledger of the run under way what the call has come to."""
+    if (now := scope.get()) is not None:
+        now.ledger.note(call)
 
 
 def _told(figures: Any, name: str, before: int) -> int:

@@ -31,7 +31,7 @@ from dragoman.adapter.calls import Call, Ledger
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
-from dragoman.engine.ports import Outcome, Pricer, RunOrder
+from dragoman.engine.ports import Meter, Outcome, Pricer, RunOrder
 from dragoman.errors import AgentFailed, DragomanError
 from dragoman.records import utcnow
 from dragoman.v1 import event_pb2
@@ -96,9 +96,9 @@ class AgnoRunner:
         self._pricer = pricer
         self._clients = Clients(timeout=model_timeout, retries=model_retries)
 
-    def begin(self, order: RunOrder) -> "AgnoRun":
+    def begin(self, order: RunOrder, meter: Meter) -> "AgnoRun":
         """Prepares a run. Does no I/O and raises nothing: all that goes wrong is in the outcome."""
-        ledger = Ledger(order.run_id, order.agent_name, self._pricer)
+        ledger = Ledger(order.run_id, order.agent_name, self._pricer, meter)
         return AgnoRun(order, self._catalog, self._history, models.Scope(ledger, self._clients))
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """What one imports to write an agent: see `docs/writing-agents.md`.
 
-    from dragoman.agents import BaseAgent, Caller, Invalid, MediaKind, RunSetup
+    from dragoman.agents import BaseAgent, Caller, Invalid, Limits, MediaKind, RunSetup
 
 An agent is a class with a name, two Pydantic models for what callers may send, hooks that may refuse it, and
 `build_agent`, which makes an Agno agent. A plain Agno `Agent` is served as well, without any of this.
@@ -8,12 +8,14 @@ An agent is a class with a name, two Pydantic models for what callers may send, 
 
 from dragoman.agents.base import DEFAULT_HISTORY_RUNS, BaseAgent, Caller, Invalid, NoInputs, RunSetup
 from dragoman.engine.ports import MediaKind
+from dragoman.records import Limits
 
 __all__ = [
     "DEFAULT_HISTORY_RUNS",
     "BaseAgent",
     "Caller",
     "Invalid",
+    "Limits",
     "MediaKind",
     "NoInputs",
     "RunSetup",

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from dragoman.engine.ports import MediaKind
+from dragoman.records import Limits
 
 DEFAULT_HISTORY_RUNS = 20
 """Long enough for most conversations to be remembered whole, short enough that a turn's price stays bounded."""
@@ -116,6 +117,8 @@ class BaseAgent(ABC, Generic[RequestT, SessionT]):
     """How many earlier runs of the session the model sees; 0 for none, None for all."""
     accepted_media: Collection[MediaKind] = (MediaKind.IMAGE, MediaKind.FILE)
     """The kinds of media that a message may carry; empty for text only."""
+    limits: Limits | None = None
+    """What one run may spend at most: cost (in the server's currency), tokens, time. A caller may set lower ones."""
 
     _parameters: ClassVar[Mapping[str, int]] = {"RequestModel": 0, "CreateSessionModel": 1}
 

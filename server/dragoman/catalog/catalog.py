@@ -16,7 +16,7 @@ from dragoman.catalog import inputs as reading
 from dragoman.catalog.entry import Entry
 from dragoman.engine.ports import JsonObject, RunDraft, RunOrder
 from dragoman.errors import AgentFailed, AgentNotFound, DragomanError, InvalidInput, Violation
-from dragoman.records import Owner
+from dragoman.records import Limits, Owner
 from dragoman.v1 import agent_service_pb2
 
 _log = logging.getLogger(__name__)
@@ -50,6 +50,10 @@ class Catalog:
     def history_runs(self, name: str) -> int | None:
         """How many earlier runs of a session the agent sees; None for all. Raises AgentNotFound."""
         return self._entry(name).agent.history_runs
+
+    def limits(self, name: str) -> Limits:
+        """The agent's own limits of a run. Raises AgentNotFound."""
+        return self._entry(name).agent.limits or Limits()
 
     async def accept_session(self, name: str, inputs: JsonObject, owner: Owner) -> JsonObject:
         """The inputs as the agent's CreateSessionModel and `validate_create_session` accept them.

@@ -14,6 +14,7 @@ from dragoman.agents import BaseAgent, MediaKind
 from dragoman.catalog.describe import describe, input_schema
 from dragoman.catalog.plain import PlainAgent
 from dragoman.catalog.problems import Location, Rejected, raised, source_of
+from dragoman.records import Limits
 from dragoman.v1 import agent_service_pb2
 
 _KINDS = tuple(MediaKind)
@@ -60,6 +61,9 @@ def _check_settings(agent: BaseAgent[Any, Any]) -> None:
     if not _are_kinds(agent.accepted_media):
         kinds = ", ".join(kind.name for kind in MediaKind)
         raise Rejected(f"{who}.accepted_media must be a collection of MediaKind ({kinds})")
+    limits: object = agent.limits
+    if limits is not None and not isinstance(limits, Limits):
+        raise Rejected(f"{who}.limits is {limits!r}: it must be a dragoman.agents.Limits, or None")
     for attribute in ("RequestModel", "CreateSessionModel"):
         model = getattr(agent, attribute)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):

@@ -31,6 +31,7 @@ MEMBER = "run-member"
 
 ENGINE = {
     "run_started": "the engine, when the run has its turn",
+    "run_queued": "the engine, of a run that waits for its session",
     "run_continued": "the engine, when requirements are resolved",
     "run_paused": "the engine, of the runner's requirements",
     "run_completed": "the engine, of the runner's outcome",

@@ -15,7 +15,7 @@ from agno.run.agent import ModelRequestCompletedEvent
 from agno.session import SessionSummaryManager
 from agno.team import Team
 from pydantic import BaseModel
-from support.bench import HAIKU, PRICER, bench, claude, spent
+from support.bench import HAIKU, PRICER, FreeMeter, bench, claude, spent
 
 from dragoman import ids
 from dragoman.adapter.calls import Ledger
@@ -288,8 +288,8 @@ async def test_cached_tokens_are_not_counted_twice() -> None:
         assert call.usage == TokenUsage(input_tokens=20, output_tokens=5, cache_read_tokens=80)
 
 
-def test_a_call_that_only_an_event_told_of() -> None:
-    ledger = Ledger(ids.new_id(), "agent", PRICER)
+async def test_a_call_that_only_an_event_told_of() -> None:
+    ledger = Ledger(ids.new_id(), "agent", PRICER, FreeMeter())
     event = ModelRequestCompletedEvent(
         run_id=str(ledger.root.run_id),
         model=HAIKU,
@@ -349,10 +349,10 @@ SUMS = [
 @pytest.mark.parametrize(
     ("sent", "sums", "expected"), [case[1:] for case in SUMS], ids=[case[0] for case in SUMS]
 )
-def test_agnos_sums_are_explained_and_the_rest_is_booked(
+async def test_agnos_sums_are_explained_and_the_rest_is_booked(
     sent: list[int], sums: list[tuple[str, int]], expected: dict[str, list[int]]
 ) -> None:
-    ledger = Ledger(ids.new_id(), "agent", PRICER)
+    ledger = Ledger(ids.new_id(), "agent", PRICER, FreeMeter())
     for tokens in sent:
         seen(ledger, tokens)
     ledger.settle(str(ledger.root.run_id), counted(*sums))

@@ -170,6 +170,7 @@ def test_the_public_names() -> None:
         "Caller",
         "DEFAULT_HISTORY_RUNS",
         "Invalid",
+        "Limits",
         "MediaKind",
         "NoInputs",
         "RunSetup",
