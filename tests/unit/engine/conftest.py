@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .engine_fakes import Cluster, Door, cluster_on, door_to
+from .engine_processes import Cluster, Door, cluster_on, door_to
 
 
 @pytest.fixture

@@ -12,15 +12,11 @@ from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
     OWNER,
-    Cluster,
-    Door,
-    Process,
     Script,
     ScriptedRunner,
     Spend,
     assert_whole,
     draft,
-    engine_of,
     going_on,
     kinds,
     pause,
@@ -30,6 +26,7 @@ from .engine_fakes import (
     until,
     watch,
 )
+from .engine_processes import Cluster, Door, Process, engine_of
 
 CALLER, DEADLINE = event_pb2.CANCEL_REASON_CALLER, event_pb2.CANCEL_REASON_DEADLINE
 DRAINED = event_pb2.CANCEL_REASON_DRAINED

@@ -13,21 +13,19 @@ from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
     OWNER,
-    Door,
     Remember,
     Script,
     ScriptedRun,
     ScriptedRunner,
     Spend,
     draft,
-    end_abandoned,
-    engine_of,
     kinds,
     numbers,
     text,
     until,
     watch,
 )
+from .engine_processes import Door, end_abandoned, engine_of
 
 CANCELLED = Cancellation(event_pb2.CANCEL_REASON_CALLER, "somebody")
 

@@ -12,13 +12,10 @@ from dragoman.records import RunEnd, RunStatus
 from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
-    Cluster,
-    Process,
     Remember,
     Script,
     ScriptedRunner,
     Spend,
-    end_abandoned,
     going_on,
     kinds,
     numbers,
@@ -29,6 +26,7 @@ from .engine_fakes import (
     watch,
     written,
 )
+from .engine_processes import Cluster, Process, end_abandoned
 
 ABANDONED = event_pb2.CANCEL_REASON_ABANDONED
 

@@ -17,15 +17,12 @@ from dragoman.records import Cancellation, Limits, ModelCall, RunStatus, TokenUs
 from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
-    Cluster,
-    Door,
     OneAgent,
     Script,
     ScriptedRunner,
     Spend,
     call,
     draft,
-    engine_of,
     going_on,
     kinds,
     pause,
@@ -33,6 +30,7 @@ from .engine_fakes import (
     tool,
     watch,
 )
+from .engine_processes import Cluster, Door, engine_of
 
 TOKENS, COST = event_pb2.CANCEL_REASON_MAX_TOKENS, event_pb2.CANCEL_REASON_MAX_COST
 DURATION = event_pb2.CANCEL_REASON_MAX_DURATION

@@ -32,8 +32,6 @@ from dragoman.v1 import event_pb2
 from .engine_fakes import (
     ENDS,
     OWNER,
-    Door,
-    Process,
     Remember,
     Script,
     ScriptedRun,
@@ -41,8 +39,6 @@ from .engine_fakes import (
     Spend,
     complete,
     draft,
-    end_abandoned,
-    engine_on,
     going_on,
     kinds,
     numbers,
@@ -51,6 +47,7 @@ from .engine_fakes import (
     tool,
     until,
 )
+from .engine_processes import Door, Process, end_abandoned, engine_on
 
 T = TypeVar("T")
 
@@ -357,6 +354,4 @@ Machine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
-
-class TestRuns(Machine.TestCase):  # type: ignore[misc, name-defined]
-    """Runs the machine."""
+TestRuns = Machine.TestCase

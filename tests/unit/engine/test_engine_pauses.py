@@ -13,8 +13,6 @@ from dragoman.v1 import event_pb2
 from .engine_fakes import (
     ENDS,
     OWNER,
-    Cluster,
-    Process,
     Remember,
     Script,
     ScriptedRunner,
@@ -30,6 +28,7 @@ from .engine_fakes import (
     watch,
     written,
 )
+from .engine_processes import Cluster, Process
 
 
 def three_segments() -> ScriptedRunner:

@@ -13,20 +13,18 @@ from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
     OWNER,
-    Cluster,
-    Door,
     Remember,
     Script,
     ScriptedRunner,
     Spend,
     assert_whole,
-    cluster_on,
     kinds,
     text,
     tool,
     until,
     watch,
 )
+from .engine_processes import Cluster, Door, cluster_on
 
 BUSY = (text("one "), tool("a"), text("two "), tool("b"), text("three"), tool("c"))
 

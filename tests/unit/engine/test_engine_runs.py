@@ -26,13 +26,11 @@ from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
     OWNER,
-    Door,
     Script,
     ScriptedRunner,
     Spend,
     assert_whole,
     draft,
-    engine_of,
     kinds,
     text,
     thought,
@@ -40,6 +38,7 @@ from .engine_fakes import (
     until,
     watch,
 )
+from .engine_processes import Door, engine_of
 
 
 async def test_a_run_is_streamed_whole_and_stored_as_it_was_streamed(door: Door) -> None:

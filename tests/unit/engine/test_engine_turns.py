@@ -9,8 +9,6 @@ from dragoman.records import RunStatus
 from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
-    Cluster,
-    Door,
     Remember,
     Script,
     ScriptedRunner,
@@ -22,6 +20,7 @@ from .engine_fakes import (
     until,
     watch,
 )
+from .engine_processes import Cluster, Door
 
 INTERRUPTED = event_pb2.CANCEL_REASON_INTERRUPTED
 
