@@ -48,7 +48,8 @@ def count(request: Request) -> list[Step]:
     pieces, size = int(found[1]), int(found[2])
     steps: list[Step] = []
     for number in range(pieces):
-        steps += [str(number).ljust(size, "."), Pause(0)]  # others have their turn, as when a network is asked
+        # After each others have their turn, as when a network is asked.
+        steps += [str(number).ljust(size, "."), Pause(0)]
     return [*steps, TokenUsage(input_tokens=10, output_tokens=pieces)]
 
 

@@ -96,7 +96,7 @@ async def disturb(servers: Fleet, dice: random.Random) -> None:
         await server.start()
 
     while loop.time() < until:
-        for deed in dice.sample(("kill", "kill", "stop", "cut", "cut"), 5):
+        for deed in dice.sample(("kill", "kill", "stop", "stop", "cut", "cut"), 6):
             await asyncio.sleep(dice.uniform(1.0, 3.0))
             for task in returning:
                 if task.done():
