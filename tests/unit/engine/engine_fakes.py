@@ -37,7 +37,7 @@ from dragoman.v1 import agent_service_pb2, event_pb2
 
 OWNER = Owner("local")
 ENDS = frozenset({"run_completed", "run_failed", "run_cancelled"})
-PATIENCE = 20.0
+PATIENCE = 40.0
 """Seconds after which a test that waits for something gives up."""
 
 
