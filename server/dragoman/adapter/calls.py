@@ -160,6 +160,8 @@ class Ledger:
         self._root = Source(str(run_id), run_id, None, agent_name)
         self._sources = {self._root.agno_id: self._root}
         self._calls: list[Call] = []
+        # What Agno's sums hold of the time before the run was paused, by kind, provider and model.
+        self._before: dict[tuple[str, str, str], Counts] = {}
         self._closed = False
 
     @property
@@ -247,13 +249,21 @@ class Ledger:
             done.time_to_first_token.CopyFrom(wire.duration(call.time_to_first_token))
         return event_pb2.RunEvent(model_request_completed=done)
 
+    def begin_after(self, metrics: RunMetrics | None) -> None:
+        """The run goes on after a pause: Agno's sums go on as well, and what they hold by now is in the store."""
+        for kind, entries in ((metrics.details if metrics else None) or {}).items():
+            for entry in entries:
+                key = (kind, entry.provider, entry.id)
+                known = self._before.get(key, (0, 0, 0, 0))
+                self._before[key] = tuple(map(sum, zip(known, counts(entry), strict=True)))
+
     def settle(self, agno_run_id: str | None, metrics: RunMetrics | None) -> None:
         """Explains what Agno counted for a completed run by the calls that were seen; books the rest."""
         source = self._sources.get(agno_run_id or "", self._root)
         unexplained: dict[tuple[str, str], tuple[str, Counts]] = {}
         for kind, entries in ((metrics.details if metrics else None) or {}).items():
             for entry in entries:
-                left = counts(entry)
+                left = self._since_pause(source, kind, entry)
                 for call in self._explaining(source, kind, entry.id, left):
                     rest = tuple(a - b for a, b in zip(left, call.counted, strict=True))
                     if min(rest) >= 0:
@@ -272,6 +282,14 @@ class Ledger:
                 call.kind, call.settled = kind, True
             if any(left):
                 self._book(source, kind, provider, name, TokenUsage(*left))
+
+    def _since_pause(self, source: Source, kind: str, entry: Any) -> Counts:
+        """What Agno counted without what it had counted before the pause."""
+        figures = counts(entry)
+        before = self._before.pop((kind, entry.provider, entry.id), None) if source is self._root else None
+        if before is None:
+            return figures
+        return tuple(max(0, a - b) for a, b in zip(figures, before, strict=True))
 
     def last(self) -> Call | None:
         """The latest call in which the run's own agent worked at its answer."""

@@ -12,9 +12,10 @@ A message that is whole is not touched.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -40,7 +41,12 @@ async def load(source: HistorySource, order: RunOrder, runs: int | None) -> list
     stored = await source.load_history(order.owner, order.session.id, runs)
     hashes = list(dict.fromkeys(sha256 for message in stored for sha256 in message.media))
     media = await source.get_media(order.owner, hashes) if hashes else {}
-    return [rows.decode(message.parts, media) for message in stored]
+    # A run that was paused, and then ended instead of continued, has left its open tool calls.
+    return [
+        message
+        for _, run in groupby(stored, key=lambda row: row.run_id)
+        for message in mended([rows.decode(row.parts, media) for row in run])
+    ]
 
 
 @dataclass(slots=True)
@@ -50,7 +56,9 @@ class Recorder:
     ledger: Ledger
     start_time: datetime
     earlier: set[str] = field(default_factory=set)
-    """Ids of Agno's messages that were there before the run."""
+    """Ids of Agno's messages that were there before the run, or before its last pause."""
+    open_calls: frozenset[str] = frozenset()
+    """Tool calls that were made before the pause: their results are the first that is new."""
     _ids: dict[str, UUID] = field(default_factory=dict)
     _contents: dict[str, Any] = field(default_factory=dict)
 
@@ -60,10 +68,12 @@ class Recorder:
             if message.role == "assistant" and message.id not in self._contents:
                 self._contents[message.id] = message.content
 
-    def record(self, own: Sequence[Message]) -> tuple[list[records.Message], list[records.Media]]:
+    def record(
+        self, own: Sequence[Message], *, whole: bool = False
+    ) -> tuple[list[records.Message], list[records.Media]]:
         """The rows of the run's own conversation, then those of its members', and the media they refer to.
 
-        Within each conversation times never go backwards.
+        `whole`: nothing is mended, for the run goes on: its open tool calls will have their results. Within each conversation times never go backwards.
         """
         ledger = self.ledger
         made: list[records.Message] = []
@@ -72,13 +82,13 @@ class Recorder:
             conversation = own if source is ledger.root else source.messages or ()
             # Agno tells whole seconds, and a request's end is told exactly: none may seem older than the one before.
             latest = self.start_time
-            for message in self._new(conversation, source):
+            for message in self._new(conversation, source, whole=whole):
                 row = self._row(message, source, latest, media)
                 made.append(row)
                 latest = row.create_time
         return made, list(media.values())
 
-    def _new(self, conversation: Sequence[Message], source: Source) -> list[Message]:
+    def _new(self, conversation: Sequence[Message], source: Source, *, whole: bool) -> list[Message]:
         new = [
             message.model_copy(update={"content": self._contents.get(message.id, message.content)})
             if message.role == "assistant"
@@ -90,10 +100,12 @@ class Recorder:
             and message.add_to_agent_memory
             and not message.temporary
         ]
+        if whole:
+            return new
         call = self.ledger.unfinished(source)
         if call is not None and (partial := _partial(call, {message.id for message in new})):
             new.append(partial)
-        return mended(new)
+        return mended(new, self.open_calls if source is self.ledger.root else ())
 
     def _row(
         self, message: Message, source: Source, earliest: datetime, media: dict[bytes, records.Media]
@@ -126,11 +138,14 @@ class Recorder:
         )
 
 
-def mended(messages: Sequence[Message]) -> list[Message]:
-    """The same conversation, acceptable to a provider. Messages that need no mending are the same objects."""
+def mended(messages: Sequence[Message], open_calls: Collection[str] = ()) -> list[Message]:
+    """The same conversation, acceptable to a provider. Messages that need no mending are the same objects.
+
+    `open_calls`: tool calls that were made before it begins.
+    """
     answered = {message.tool_call_id for message in messages if message.role == "tool"}
     kept: list[Message] = []
-    called: set[str] = set()
+    called: set[str] = set(open_calls)
     for message in messages:
         if message.role == "assistant":
             mended_message = _mended_assistant(message, answered)

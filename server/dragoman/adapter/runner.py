@@ -1,6 +1,7 @@
 """Runs agents: a fresh one per run, around the author's shared models, iterated to its end or until it is stopped.
 
-    build the agent ─► load the history ─► `arun` ─► map each event ─► the outcome
+    build the agent ─► load the history ─► `arun` ──────────► map each event ─► the outcome
+                    ─► thaw what it left ─► `acontinue_run` ─►
 
 Whatever goes wrong on this way ends up in the outcome, never in an exception; only cancellation passes through. While
 the run is under way, its ledger and Agno's live list of messages hold what it has done, so that the outcome is valid
@@ -26,12 +27,12 @@ from agno.run.background import await_background_runs
 from agno.run.base import RunContext
 from agno.team import Team
 
-from dragoman.adapter import failures, guards, history, media, models, values
+from dragoman.adapter import continuing, failures, guards, history, media, models, values
 from dragoman.adapter.calls import Call, Ledger
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
-from dragoman.engine.ports import Meter, Outcome, Pricer, RunOrder
+from dragoman.engine.ports import Continuation, Meter, Outcome, Pricer, RunOrder
 from dragoman.errors import AgentFailed, DragomanError
 from dragoman.records import utcnow
 from dragoman.v1 import event_pb2
@@ -128,7 +129,8 @@ class AgnoRun:
             media=media.show,
         )
         self._outcome = Outcome()
-        self._text: list[str] = []
+        continuation = order.continuation
+        self._text: list[str] = [continuation.content] if continuation and continuation.content else []
         self._output: _Output | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stopped = False
@@ -147,6 +149,8 @@ class AgnoRun:
                         for made in self._take(event):
                             yield made
             self._check_cancellation()
+            if self._outcome.status == "paused":
+                await self._freeze()
         except guards.Strayed as stray:
             self._fail(None, str(stray), stray.__cause__)
         except Exception as error:  # noqa: BLE001 - the outcome tells what it was
@@ -166,7 +170,9 @@ class AgnoRun:
         """What came of it so far. Where its messages cannot be recorded it has failed, and keeps its text and its bill."""
         outcome = replace(self._outcome, content="".join(self._text), calls=self._ledger.rows())
         try:
-            outcome.messages, outcome.media = self._recorder.record(self._conversation())
+            outcome.messages, outcome.media = self._recorder.record(
+                self._conversation(), whole=outcome.status == "paused"
+            )
         except Exception as error:  # noqa: BLE001 - what they hold is the agent's and its model's
             outcome.status, outcome.error = "failed", self._classified(None, None, error)
         return outcome
@@ -174,6 +180,8 @@ class AgnoRun:
     async def _start(self) -> AsyncGenerator[Any, None]:
         """The agent's stream of events. Raises what building the agent and reading the history raise."""
         order = self._order
+        if order.continuation is not None:
+            return await self._continue(order, order.continuation)
         component = self._catalog.build(order.agent_name, order)
         earlier = await history.load(self._source, order, self._catalog.history_runs(order.agent_name))
         models.instrument(component)
@@ -194,6 +202,47 @@ class AgnoRun:
             run_context=self._context,
         )
         return stream
+
+    async def _continue(self, order: RunOrder, continuation: Continuation) -> AsyncGenerator[Any, None]:
+        """The stream of events from where the run was paused. Raises what building the agent raises, AgentFailed."""
+        try:
+            restored = await asyncio.to_thread(continuing.thaw, order, continuation)
+            self._order, output = restored.order, restored.output
+            component = self._catalog.build(order.agent_name, self._order)
+            if not isinstance(component, Agent):
+                raise continuing.NotContinuable("it was an agent's run, and is a team's now")  # noqa: TRY301
+        except continuing.NotContinuable as error:
+            logger.exception("a paused run cannot be continued", extra={"run_id": self._id})
+            raise AgentFailed(order.agent_name) from error
+        models.instrument(component)
+        _take_over(component)
+        before = output.messages or ()
+        self._recorder.earlier.update(message.id for message in before)
+        self._recorder.open_calls = frozenset(
+            str(call.get("id")) for message in before for call in message.tool_calls or ()
+        )
+        self._ledger.begin_after(output.metrics)
+        self._context.session_state = output.session_state
+        run: Any = component.acontinue_run
+        stream: AsyncGenerator[Any, None] = run(
+            run_response=output,
+            requirements=output.requirements,
+            stream=True,
+            stream_events=True,
+            yield_run_output=True,
+            user_id=self._context.user_id,
+            run_context=self._context,
+        )
+        return stream
+
+    async def _freeze(self) -> None:
+        """Makes of the paused run what another process can continue. It is paused when that is done."""
+        self._outcome.status = "running"
+        if not isinstance(self._output, agent_run.RunOutput):
+            logger.error("a team's run was paused, and cannot be continued", extra={"run_id": self._id})
+            raise AgentFailed(self._order.agent_name)
+        self._outcome.continuation = await asyncio.to_thread(continuing.freeze, self._order, self._output)
+        self._outcome.status = "paused"
 
     async def _step(self, stream: AsyncGenerator[Any, None]) -> Any:
         """The agent's next event; None at the end. All that it starts in this step knows its run."""
