@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 SWEEP_INTERVAL = 3.0
 """Seconds between two sweeps at the most: an abandoned run is ended within its lease and a little more."""
 
+SLOW = 5.0
+"""Seconds after which an answer of the store is as good as none."""
+
 AT_A_TIME = 50
 """Runs that are swept, and rows that are trimmed, in one go."""
 
@@ -75,6 +78,8 @@ class Keeper:
         self._event_retention = event_retention
         self._request_retention = request_retention
         self._hurry = asyncio.Event()
+        # When the store was last seen not to answer as it should.
+        self._trouble = float("-inf")
 
     def loops(self) -> list[asyncio.Task[None]]:
         """Starts them."""
@@ -109,7 +114,12 @@ class Keeper:
                 self._holdings.heed(notice, held[notice.run_id])
 
     async def sweep(self) -> None:
-        """Ends what is abandoned and what has expired."""
+        """Ends what is abandoned and what has expired.
+
+        While the store was away nobody could renew a lease: those who live have one lease's time to do so.
+        """
+        if asyncio.get_running_loop().time() - self._trouble < self._lease:
+            return
         lease = timedelta(seconds=self._lease)
         for run in await self._store.abandoned_runs(lease, AT_A_TIME):
             # Ours, when the store was away for longer than a lease: they live, and their leases are about to be renewed.
@@ -144,10 +154,15 @@ class Keeper:
             self._holdings.handed_over(run, ended)
 
     async def _loop(self, work: Callable[[], Awaitable[None]], interval: float) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 await work()
+                if work != self.trim and loop.time() - began > max(self._lease / 3, SLOW):
+                    self._trouble = loop.time()
             except StorageUnavailable:
+                self._trouble = loop.time()
                 logger.warning("the store does not answer", extra={"task": work.__name__})
             except Exception:
                 logger.exception("a defect in the engine's housekeeping", extra={"task": work.__name__})
