@@ -260,6 +260,21 @@ async def test_a_store_that_was_away_for_longer_than_a_lease_costs_no_run_here(c
     assert kinds(await watch(live))[-1] == "run_completed"
 
 
+async def test_those_who_could_not_renew_while_the_store_was_away_are_given_time(cluster: Cluster) -> None:
+    here = await cluster.process(ScriptedRunner(text("a")), lease=3600.0)
+    keeper = here.engine._keeper
+    await until(lambda: here.door.calls["abandoned_runs"] > 0)
+    here.door.down = True
+    await until(lambda: keeper._trouble > 0)
+    here.door.down = False
+    asked = here.door.calls["abandoned_runs"]
+    await keeper.sweep()
+    assert here.door.calls["abandoned_runs"] == asked
+    keeper._trouble -= 3600.0  # a lease's time later
+    await keeper.sweep()
+    assert here.door.calls["abandoned_runs"] > asked
+
+
 async def lapsed(process: Process, lease: timedelta) -> bool:
     return bool(await process.door.store.abandoned_runs(lease, 10))
 
