@@ -218,8 +218,10 @@ class Conversation:
         self._console.print("a new session begins with the next message", style="dim")
 
     async def _cancel(self, run_id: str) -> None:
+        from dragoman.cli.runs import status_name
+
         run = await asyncio.shield(self.client.cancel_run(run_id, note="cancelled in the chat"))
-        self._console.print(f"run {run.id} cancelled", style="yellow")
+        self._console.print(f"run {run.id} {status_name(run)}", style="yellow")  # it may have ended before
 
     def _add(self, result: "RunResult") -> None:
         self._turns += 1
