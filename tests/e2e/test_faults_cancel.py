@@ -80,7 +80,12 @@ THOUGHT: list[Block] = [Thinking("I must think about this"), Text("one two three
 MOMENTS: list[tuple[str, list[Turn], str, str]] = [
     # when, what the model does, the event after which it is cancelled, how it ends
     # the API never begins its answer, so what it bills does not hang on whether the request was still sent
-    ("at the beginning", [Turn("one two", hang_before_first_byte=True, usage=USAGE)], "run_started", CANCELLED),
+    (
+        "at the beginning",
+        [Turn("one two", hang_before_first_byte=True, usage=USAGE)],
+        "run_started",
+        CANCELLED,
+    ),
     (
         "before the first byte",
         [Turn("one", hang_before_first_byte=True, usage=USAGE)],

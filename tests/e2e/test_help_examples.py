@@ -37,7 +37,10 @@ def examples() -> list[str]:
 
 def needs_more(example: str) -> bool:
     """Whether it runs for ever, needs a database server, or has a test of its own."""
-    return example.startswith(("dragoman serve", "dragoman demo", "dragoman runs continue")) or "mysql" in example
+    return (
+        example.startswith(("dragoman serve", "dragoman demo", "dragoman runs continue"))
+        or "mysql" in example
+    )
 
 
 @pytest.mark.parametrize("example", examples())
