@@ -259,10 +259,21 @@ def run(
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, migrate=migrate, share_port=share_port, started=started))
+            deafen(runner.get_loop())
             watchdog.start()
             # Leaving the block waits for all tasks and threads, however long they take.
     finally:
         watchdog.cancel()
+
+
+def deafen(loop: asyncio.AbstractEventLoop) -> None:
+    """Nothing is left that a signal could hurry: one more must not make a crash of a process that ends in good order.
+
+    For the main thread, just before the loop is closed, which would give SIGTERM back its power to kill.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_without_stragglers() -> None:

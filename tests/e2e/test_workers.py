@@ -11,14 +11,18 @@ from pathlib import Path
 import pytest
 
 from dragoman.cli._server_process import ServerFailed, ServerProcess, server_process
-from dragoman.client import Dragoman
+from dragoman.client import Dragoman, kind
+from dragoman.v1 import event_pb2
 
 AGENTS = """\
 from agno.agent import Agent
 from dragoman.testing.offline import OfflineModel
 
 quick = Agent(name="quick", model=OfflineModel(delay=0))
+slow = Agent(name="slow", model=OfflineModel(delay=0.2))
 """
+
+LONG = "Repeat this: " + "word " * 300
 
 PATIENCE = 60.0
 """Seconds that anything may take on a busy machine: a worker imports Agno when it starts."""
@@ -28,7 +32,8 @@ PATIENCE = 60.0
 def arguments(tmp_path: Path) -> list[str]:
     agents = tmp_path / "agents.py"
     agents.write_text(AGENTS)
-    return ["--agents", f"{agents}:quick", "--no-entry-points", "--workers", "2", "--log-format", "json"]
+    named = ["--agents", f"{agents}:quick", "--agents", f"{agents}:slow", "--no-entry-points"]
+    return [*named, "--workers", "2", "--log-format", "json"]
 
 
 def children(pid: int) -> set[int]:
@@ -85,6 +90,51 @@ async def test_workers_share_the_port_and_are_replaced_when_they_die(
         assert len(now) == 2
         assert killed not in now
     assert not any(alive(pid) for pid in now)  # told to stop, all have
+
+
+async def test_told_to_stop_they_let_runs_finish_and_told_again_they_end_them(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    def said(event: str) -> int:
+        return sum(line["event"] == event for line in logged(server))
+
+    patient = [
+        "--port",
+        "0",
+        "--database-url",
+        f"sqlite:///{tmp_path / 'shared.db'}",
+        "--set",
+        "drain_grace=100",
+    ]
+    with server_process([*arguments, *patient], tmp_path) as server:
+        workers = children(server.pid)
+        async with Dragoman(server.address, retry=None) as client:
+            last = event_pb2.RunEvent()
+            async for event in client.run("slow", LONG):
+                if kind(event) == "content_delta" and not said("stopping the workers"):
+                    os.kill(server.pid, signal.SIGTERM)
+                    await until(lambda: said("waiting for runs to finish") == 1)
+                    # The worker without runs has nothing to wait for; the other one goes on until it is told again.
+                    await until(lambda: sum(map(alive, workers)) == 1)
+                    os.kill(server.pid, signal.SIGTERM)
+                last = event
+        assert last.run_cancelled.reason == event_pb2.CANCEL_REASON_DRAINED
+        await until(lambda: not any(map(alive, workers)))
+    # Leaving the block checked that the supervisor ended with 0.
+    assert said("a worker died and is replaced") == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_told_again_and_again_it_still_ends_in_good_order(
+    workers: str, arguments: list[str], tmp_path: Path
+) -> None:
+    more = ["--workers", workers, "--port", "0", "--database-url", f"sqlite:///{tmp_path / 'shared.db'}"]
+    with server_process([*arguments, *more], tmp_path) as server:
+        # Until the block is left, which checks that it ended with 0, its pid is nobody else's.
+        async with asyncio.timeout(PATIENCE):
+            while alive(server.pid):
+                os.kill(server.pid, signal.SIGTERM)
+                await asyncio.sleep(0.005)
 
 
 async def test_workers_end_when_nobody_looks_after_them(arguments: list[str], tmp_path: Path) -> None:

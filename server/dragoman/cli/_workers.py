@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from dragoman.app import LAST_BREATH, LAST_WORDS, ServerInfo, StartError
+from dragoman.app import LAST_BREATH, LAST_WORDS, ServerInfo, StartError, deafen
 from dragoman.config import Settings
 
 logger = logging.getLogger(__name__)
@@ -204,7 +204,11 @@ def supervise(settings: Settings, *, started: Callable[[ServerInfo], None]) -> N
         async def run() -> None:
             await Supervisor(settings, port).run(started)
 
-        asyncio.run(run())
+        with asyncio.Runner() as runner:
+            try:
+                runner.run(run())
+            finally:
+                deafen(runner.get_loop())
 
 
 def settings_from(descriptor: int) -> Settings:
