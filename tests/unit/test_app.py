@@ -28,6 +28,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prices_file": Path("/no/such/prices.toml")}, "prices.toml"),
     ({"rates_file": Path("/no/such/rates.toml")}, "rates.toml"),
     ({"currency": "XXX"}, "XXX"),
+    ({"redis_url": "http://user:secret@host"}, "redis_url"),
+    ({"redis_url": "redis://user:secret@host:port/0"}, "not a URL of Redis"),
 ]
 
 
@@ -76,6 +78,22 @@ async def test_told_to_stop_while_it_starts_it_does(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             await serving
     assert started == []
+
+
+async def test_without_an_answer_from_redis_it_serves_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = asyncio.all_tasks()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"redis://user:secret@127.0.0.1:{nobody.getsockname()[1]}/0"
+        async with running(settings(tmp_path, redis_url=url)) as server, asyncio.timeout(30):
+            assert server.info.address
+            while not (told := [each for each in caplog.records if each.name.startswith("dragoman.signals")]):
+                await asyncio.sleep(0.01)
+    assert [each.levelname for each in told] == ["WARNING"]
+    assert not any("secret" in str(vars(each)) for each in caplog.records)
+    assert asyncio.all_tasks() == tasks
 
 
 async def test_agents_at_hand_are_served_beside_those_that_are_named(tmp_path: Path) -> None:

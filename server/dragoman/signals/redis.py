@@ -89,6 +89,8 @@ class RedisSignals:
                 # Who listens notices every outage; who tells may only find out later, by an old connection.
                 if work == self._hear:
                     self._lost(error)
+            except Exception:
+                logger.exception("signals failed, and are tried again")
             if asyncio.get_running_loop().time() - since > TIMEOUT:
                 attempts = 0
             await asyncio.sleep(PAUSES[min(attempts, len(PAUSES) - 1)])

@@ -103,6 +103,27 @@ async def test_what_is_told_while_nobody_takes_it_is_bounded() -> None:
         assert len(alone.signals._told) <= 11_000
 
 
+async def test_a_listener_that_fails_is_told_again(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with neighbour(redis.url) as one, neighbour(redis.url) as two:
+        failures = 0
+
+        def fail_once(run_ids: Collection[UUID]) -> None:
+            nonlocal failures
+            if not failures:
+                failures += 1
+                raise LookupError("not in a mood")
+            two._hear(run_ids)
+
+        two.signals.listen(fail_once)
+        await two.hears({ids.new_id()}, one)
+    assert failures == 1
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == [
+        "signals failed, and are tried again"
+    ]
+
+
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 16, b"x" * 31, b"x" * 33])
 async def test_a_strange_message_is_no_signal(data: bytes) -> None:
     signals = RedisSignals("redis://127.0.0.1:1/0", "")
