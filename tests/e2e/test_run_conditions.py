@@ -83,7 +83,7 @@ async def test_a_limit_of_tokens_is_never_passed_by_more_than_one_call(
             if end == "run_cancelled":
                 assert last.reason == event_pb2.CANCEL_REASON_MAX_TOKENS
                 assert last.model_calls == calls
-            fake.respond = lambda _: Turn("Gladly.")
+            fake.respond = lambda _: Turn("Gladly.", usage=Usage(input_tokens=1, output_tokens=1))
             following = await client.run("spender", "Go on.", session_id=events[0].run_started.session_id)
             assert kinds(following)[-1] == "run_completed"
 
