@@ -85,7 +85,10 @@ async def test_a_limit_of_tokens_is_never_passed_by_more_than_one_call(
                 assert last.model_calls == calls
             fake.respond = lambda _: Turn("Gladly.", usage=Usage(input_tokens=1, output_tokens=1))
             following = await client.run("spender", "Go on.", session_id=events[0].run_started.session_id)
-            assert kinds(following)[-1] == "run_completed"
+            assert kinds(following)[-1] in (
+                "run_completed",
+                "run_cancelled",
+            )  # limited, it may be, but not refused
 
 
 async def test_a_limit_of_cost_ends_the_run_with_what_it_has() -> None:
