@@ -24,6 +24,7 @@ from agno.run.requirement import RunRequirement
 from google.protobuf import json_format
 
 from dragoman.adapter import messages as rows
+from dragoman.adapter.guards import Tools
 from dragoman.adapter.values import plain
 from dragoman.engine.ports import Continuation, InputMedia, MediaKind, RunOrder
 from dragoman.records import Media
@@ -43,15 +44,39 @@ class Restored:
     order: RunOrder
     """As the run was asked for at first."""
     output: RunOutput
-    """Its requirements are resolved."""
+    """Its requirements are resolved. Agno notes in it what it has done since."""
+    awaited: frozenset[str]
+    """The tool calls that it was paused for."""
+
+    def unanswered(self, tools: Tools) -> bool:
+        """Whether Agno has yet to deal with one of them: it passes over a tool that the agent has lost."""
+        return any(tool.is_paused for tool in self._awaited() if tool.tool_call_id not in tools.answers)
+
+    def answers(self, tools: Tools) -> list[Message]:
+        """What has come of them; what the caller has executed is among it from the beginning."""
+        for tool in self._awaited():
+            key = str(tool.tool_call_id)
+            executed = tool.external_execution_required is not None and tool.result is not None
+            if executed and key not in tools.answers:
+                tools.answers[key] = Message(
+                    role="tool",
+                    content=tool.result,
+                    tool_call_id=tool.tool_call_id,
+                    tool_name=tool.tool_name,
+                    tool_args=tool.tool_args,
+                )
+        return list(tools.answers.values())
+
+    def _awaited(self) -> list[ToolExecution]:
+        return [tool for tool in self.output.tools or () if tool.tool_call_id in self.awaited]
 
 
 def freeze(order: RunOrder, output: RunOutput) -> bytes:
-    """The run as it stands. Takes as long as encoding all of its messages. Raises Unstorable."""
+    """The run as it stands. Takes as long as encoding all of its messages."""
     media: dict[str, dict[str, str]] = {}
     messages: list[Any] = []
     for message in output.messages or ():
-        encoded = rows.encode(message)
+        encoded = _encoded(message)
         messages.append(json.loads(encoded.parts))
         for medium in encoded.media:
             data = base64.b64encode(medium.data).decode("ascii")
@@ -61,11 +86,11 @@ def freeze(order: RunOrder, output: RunOutput) -> bytes:
         "message": order.message,
         "inputs": dict(order.inputs),
         "media_kinds": [str(medium.kind) for medium in order.media],
-        "output": plain(replace(output, messages=None, images=None, input=None).to_dict()),
+        "output": replace(output, messages=None, images=None, input=None).to_dict(),
         "messages": messages,
         "media": media,
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _dumps(document)
 
 
 def thaw(order: RunOrder, continuation: Continuation) -> Restored:
@@ -90,8 +115,30 @@ def thaw(order: RunOrder, continuation: Continuation) -> Restored:
         )
     except (ValueError, KeyError, TypeError, AttributeError, LookupError) as error:
         raise NotContinuable("what was kept of it cannot be read") from error
+    awaited = frozenset(str(tool.tool_call_id) for tool in output.tools or () if tool.is_paused)
     _resolve(output, continuation.resolutions)
-    return Restored(first, output)
+    return Restored(first, output, awaited)
+
+
+def _dumps(document: object) -> bytes:
+    """JSON that only `thaw` reads: nothing is cut or rounded, and half characters are kept as they are."""
+    try:
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=_foreign)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, cycles
+        text = json.dumps(_foreign(document), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _foreign(value: object) -> object:
+    return plain(value, max_bytes=rows.MAX_PLAIN_BYTES)
+
+
+def _encoded(message: Message) -> rows.Encoded:
+    """As the message is stored."""
+    try:
+        return rows.encode(message)
+    except rows.Unstorable:
+        return rows.encode(message, strict=False)
 
 
 def _message(parts: Any, media: Mapping[bytes, Media]) -> Message:
@@ -101,6 +148,10 @@ def _message(parts: Any, media: Mapping[bytes, Media]) -> Message:
 def _resolve(output: RunOutput, resolutions: Sequence[run_service_pb2.Resolution]) -> None:
     """Applies the resolutions. Raises NotContinuable when something is left open."""
     tools = {tool.tool_call_id: tool for tool in output.tools or ()}
+    # Of a call with several needs Agno keeps one entry for each, but asks for the last one only.
+    output.tools = [
+        tool for tool in output.tools or () if not tool.is_paused or tools[tool.tool_call_id] is tool
+    ]
     given = {resolution.requirement_id: resolution for resolution in resolutions}
     for requirement in output.requirements or ():
         _link(requirement, tools)
@@ -128,7 +179,8 @@ def _link(requirement: RunRequirement, tools: Mapping[str | None, ToolExecution]
 
 
 def _apply(requirement: RunRequirement, resolution: run_service_pb2.Resolution) -> None:
-    match resolution.WhichOneof("answer"):
+    answer = resolution.WhichOneof("answer")
+    match answer:
         case "confirmation" if resolution.confirmation.confirmed:
             requirement.confirm()  # type: ignore[no-untyped-call]  # Agno's
         case "confirmation":
@@ -143,17 +195,31 @@ def _apply(requirement: RunRequirement, resolution: run_service_pb2.Resolution) 
             )
         case _:
             raise NotContinuable("a resolution says nothing")
+    if answer != "confirmation" and (tool := requirement.tool_execution) is not None:
+        tool.answered = True  # also by a null that its schema allows, which Agno takes for no answer
 
 
 def _values(requirement: RunRequirement, given: run_service_pb2.UserInput) -> dict[str, Any]:
-    """The values for the fields. Struct knows only floats: a whole number for an integer becomes one again; a field that
-    the model had filled in, and the user has left out, keeps its value."""
+    """The values for the fields. One that the model had filled in, and the user has left out, keeps its value."""
     values: dict[str, Any] = json_format.MessageToDict(given.values)
     for field in requirement.user_input_schema or ():
         if field.name not in values:
+            if field.value is None:
+                raise NotContinuable("a field has no value")
             values[field.name] = field.value
-        elif (
-            isinstance(value := values[field.name], float) and value.is_integer() and field.field_type is int
-        ):
-            values[field.name] = int(value)
+        elif field.field_type is not float:
+            values[field.name] = _whole(values[field.name])
     return values
+
+
+def _whole(value: Any) -> Any:
+    """The value with its whole numbers as such: Struct knows only floats."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_whole(item) for item in value]
+        case dict():
+            return {key: _whole(item) for key, item in value.items()}
+        case _:
+            return value

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
+from agno.models.message import Message
 from agno.tools.function import FunctionCall, FunctionExecutionResult
 from agno.utils.timer import Timer
 
@@ -54,6 +55,10 @@ class Tools:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.awaited: frozenset[str] = frozenset()
+        """Tool calls that the run was paused for."""
+        self.answers: dict[str, Message] = {}
+        """What has come of those, in order: until the model is asked again, Agno tells it nowhere else."""
 
     async def call(
         self, execute: Callable[[FunctionCall], Awaitable[ToolOutcome]], call: FunctionCall
@@ -74,6 +79,11 @@ class Tools:
         elif isinstance(call.result, Iterator):
             call.result = _contained(call, call.result)
         return outcome
+
+    def answered(self, message: Message) -> None:
+        """A tool call has been executed or refused."""
+        if message.tool_call_id in self.awaited:
+            self.answers[str(message.tool_call_id)] = message
 
     async def close(self, iterating: "asyncio.Task[Any] | None") -> None:
         """Stops the generators that are still at work, but for those that the task which iterates the run drives itself."""

@@ -27,6 +27,7 @@ from typing import Any, Final, NoReturn
 from agno.agent import Agent
 from agno.models.anthropic import Claude
 from agno.models.base import Model
+from agno.models.message import Message
 from agno.models.response import ModelResponse
 from agno.team import Team
 from agno.tools.function import FunctionCall
@@ -171,6 +172,13 @@ class Metered(Model):
             outcome: ToolOutcome = await parent.arun_function_call(function_call)
             return outcome
         return await now.tools.call(parent.arun_function_call, function_call)
+
+    def create_function_call_result(self, *args: Any, **kwargs: Any) -> Message:
+        """What a tool call has come to, as a message."""
+        message: Message = super().create_function_call_result(*args, **kwargs)
+        if (now := scope.get()) is not None:
+            now.tools.answered(message)
+        return message
 
     def _saw(self, call: Call, delta: ModelResponse) -> None:
         """Notes what a piece of the answer says."""

@@ -60,6 +60,7 @@ _COMPLETED = (agent_run.RunCompletedEvent, team_run.RunCompletedEvent)
 _CANCELLED = (agent_run.RunCancelledEvent, team_run.RunCancelledEvent)
 _FAILED = (agent_run.RunErrorEvent, team_run.RunErrorEvent)
 _PAUSED = (agent_run.RunPausedEvent, team_run.RunPausedEvent)
+_REQUESTING = (agent_run.ModelRequestStartedEvent, team_run.ModelRequestStartedEvent)
 _REQUESTED = (agent_run.ModelRequestCompletedEvent, team_run.ModelRequestCompletedEvent)
 
 
@@ -132,6 +133,7 @@ class AgnoRun:
         continuation = order.continuation
         self._text: list[str] = [continuation.content] if continuation and continuation.content else []
         self._output: _Output | None = None
+        self._taken_up: continuing.Restored | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stopped = False
         self._cancelled = False
@@ -221,6 +223,8 @@ class AgnoRun:
         self._recorder.open_calls = frozenset(
             str(call.get("id")) for message in before for call in message.tool_calls or ()
         )
+        self._scope.tools.awaited = restored.awaited
+        self._taken_up = restored
         self._ledger.begin_after(output.metrics)
         self._context.session_state = output.session_state
         run: Any = component.acontinue_run
@@ -269,6 +273,9 @@ class AgnoRun:
     def _note(self, event: Any) -> None:
         """Takes over what an event of the run's own agent says of its state."""
         match event:
+            case _ if isinstance(event, _REQUESTING):
+                if self._unanswered():
+                    raise continuing.NotContinuable("a tool call has no result")
             case _ if isinstance(event, _REQUESTED):
                 self._recorder.note(self._live())
             case _ if isinstance(event, _CANCELLED):
@@ -302,7 +309,12 @@ class AgnoRun:
         else:
             call = None
         self._outcome.status = "failed"
-        self._outcome.error = self._classified(error_type, message, error, call)
+        if isinstance(error, continuing.NotContinuable) or (call is None and self._unanswered()):
+            # The agent cannot do what it was paused for: a tool may have gone.
+            logger.warning("a paused run cannot be continued", extra={"run_id": self._id})
+            self._outcome.error = AgentFailed(self._order.agent_name)
+        else:
+            self._outcome.error = self._classified(error_type, message, error, call)
 
     def _classified(
         self,
@@ -326,13 +338,19 @@ class AgnoRun:
             logger.warning("the agent's own code cancelled the run", extra={"run_id": self._id})
             self._outcome.status, self._outcome.error = "failed", AgentFailed(self._order.agent_name)
 
+    def _unanswered(self) -> bool:
+        return self._taken_up is not None and self._taken_up.unanswered(self._scope.tools)
+
     def _conversation(self) -> Sequence[Message]:
         if self._output is not None and self._output.messages and not self._cancelled:
             return self._output.messages
         return self._live()
 
     def _live(self) -> Sequence[Message]:
-        return self._context.messages or self._ledger.root.messages or ()
+        return self._context.messages or self._ledger.root.messages or self._first_answers()
+
+    def _first_answers(self) -> Sequence[Message]:
+        return self._taken_up.answers(self._scope.tools) if self._taken_up is not None else ()
 
     async def _clean_up(self) -> None:
         """Nothing of the run stays behind in Agno or on the loop."""

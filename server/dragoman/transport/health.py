@@ -57,12 +57,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # g
         """The state now and whenever it changes."""
         told: int | None = None
         while True:
-            changed = self._changed
+            # As of the status: what happens while that is being written is for the next round.
+            changed, closed = self._changed, self._closed
             status = self._status(request.service)
             if status != told:
                 told = status
                 yield _Response(status=status)
-            if self._closed:
+            if closed:
                 return
             await changed.wait()
 
