@@ -8,12 +8,14 @@
      ├─ AgentNotFound           AGENT_NOT_FOUND
      ├─ SessionNotFound         SESSION_NOT_FOUND      also another owner's, indistinguishably
      ├─ RunNotFound             RUN_NOT_FOUND          likewise
+     ├─ MediaNotFound           MEDIA_NOT_FOUND        likewise
      ├─ SessionBusy             SESSION_BUSY           another run holds the session's turn
      ├─ RequestIdReused         REQUEST_ID_REUSED      the id was used for another request
      ├─ RunNotPaused            RUN_NOT_PAUSED         there is nothing to continue
      ├─ RunNotResumable         RUN_NOT_RESUMABLE      another process ended the run that was followed here
      ├─ EventsTrimmed           EVENTS_TRIMMED         the events asked for are no longer kept
      ├─ TooManyRuns             TOO_MANY_RUNS
+     ├─ BudgetExceeded          BUDGET_EXCEEDED        what may be spent in a day or a month is spent
      ├─ StorageUnavailable      STORAGE_UNAVAILABLE    retries are spent
      ├─ ModelUnavailable        MODEL_UNAVAILABLE      the provider refused, failed, dropped or hung
      ├─ AgentFailed             AGENT_FAILED           the agent's own code raised
@@ -27,6 +29,7 @@ value in it is repeated in `metadata`, so that a program need not parse the sent
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar
 
 
@@ -120,6 +123,15 @@ class RunNotFound(DragomanError):
         super().__init__(f"there is no run {run_id}", run_id=str(run_id))
 
 
+class MediaNotFound(DragomanError):
+    """No such medium, or it belongs to somebody else."""
+
+    reason = "MEDIA_NOT_FOUND"
+
+    def __init__(self, media_id: str) -> None:
+        super().__init__(f"there is no medium {media_id}", media_id=media_id)
+
+
 class SessionBusy(DragomanError):
     """Another run holds the session's turn: two runs never interleave in one history."""
 
@@ -196,6 +208,24 @@ class TooManyRuns(DragomanError):
                 session_id=str(session_id),
             )
             self.subject = f"session/{session_id}"
+
+
+class BudgetExceeded(DragomanError):
+    """What may be spent in a day or a month is spent. `subject` names the budget; `reset_time`: when the next period begins."""
+
+    reason = "BUDGET_EXCEEDED"
+
+    def __init__(self, subject: str, period: str, limit: str, reset_time: datetime, *, now: datetime) -> None:
+        reset = reset_time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        super().__init__(
+            f"the budget of {limit} a {period} for {subject} is used up until {reset}",
+            subject=subject,
+            period=period,
+            limit=limit,
+            reset_time=reset,
+        )
+        self.subject = subject
+        self.retry_after = max(1.0, (reset_time - now).total_seconds())
 
 
 class StorageUnavailable(DragomanError):

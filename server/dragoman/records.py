@@ -54,6 +54,9 @@ class TokenUsage:
     """Those of `output_tokens` that were reasoning, where the provider says so."""
     input_audio_tokens: int = 0
     output_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    """Those of `input_tokens` that were pictures, where the provider counts them apart; audio likewise."""
+    output_image_tokens: int = 0
 
     def __add__(self, other: "TokenUsage") -> "TokenUsage":
         return TokenUsage(
@@ -65,6 +68,8 @@ class TokenUsage:
             self.reasoning_tokens + other.reasoning_tokens,
             self.input_audio_tokens + other.input_audio_tokens,
             self.output_audio_tokens + other.output_audio_tokens,
+            self.input_image_tokens + other.input_image_tokens,
+            self.output_image_tokens + other.output_image_tokens,
         )
 
     @property
@@ -145,6 +150,8 @@ class ModelCall:
     start_time: datetime
     duration: timedelta
     time_to_first_token: timedelta | None = None
+    attempt: int = 1
+    """How many requests it took: those that the provider refused, or that did not reach it, are no calls of their own."""
 
 
 def totals(calls: Iterable[ModelCall], currency: str) -> Totals:

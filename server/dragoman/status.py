@@ -29,12 +29,14 @@ CODES: Mapping[type[errors.DragomanError], int] = {
     errors.AgentNotFound: code_pb2.NOT_FOUND,
     errors.SessionNotFound: code_pb2.NOT_FOUND,
     errors.RunNotFound: code_pb2.NOT_FOUND,
+    errors.MediaNotFound: code_pb2.NOT_FOUND,
     errors.SessionBusy: code_pb2.FAILED_PRECONDITION,
     errors.RequestIdReused: code_pb2.ALREADY_EXISTS,
     errors.RunNotPaused: code_pb2.FAILED_PRECONDITION,
     errors.EventsTrimmed: code_pb2.OUT_OF_RANGE,
     errors.RunNotResumable: code_pb2.FAILED_PRECONDITION,
     errors.TooManyRuns: code_pb2.RESOURCE_EXHAUSTED,
+    errors.BudgetExceeded: code_pb2.RESOURCE_EXHAUSTED,
     errors.StorageUnavailable: code_pb2.UNAVAILABLE,
     errors.ModelUnavailable: code_pb2.UNAVAILABLE,
     errors.AgentFailed: code_pb2.INTERNAL,
@@ -80,7 +82,7 @@ def _extras(error: errors.DragomanError, room: int, info: error_details_pb2.Erro
                 break
             bad.field_violations.append(entry)
         yield bad
-    if isinstance(error, errors.TooManyRuns):
+    if isinstance(error, errors.TooManyRuns | errors.BudgetExceeded):
         failure = error_details_pb2.QuotaFailure()
         failure.violations.add(subject=error.subject, description=error.message)
         yield failure

@@ -60,6 +60,8 @@ def token_usage(usage: records.TokenUsage) -> usage_pb2.TokenUsage:
         reasoning_tokens=usage.reasoning_tokens,
         input_audio_tokens=usage.input_audio_tokens,
         output_audio_tokens=usage.output_audio_tokens,
+        input_image_tokens=usage.input_image_tokens,
+        output_image_tokens=usage.output_image_tokens,
         total_tokens=usage.total_tokens,
     )
 

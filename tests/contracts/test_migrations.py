@@ -33,7 +33,7 @@ from dragoman.storage import (
 from dragoman.storage import migrate as migrate_function
 from dragoman.storage.migrate import MIGRATIONS, VERSION_TABLE
 from dragoman.storage.rows import Packer, chunk_values, run_values, session_values
-from dragoman.storage.tables import metadata, run_events, runs, sessions
+from dragoman.storage.tables import LATER_TOKENS, metadata, run_events, runs, sessions
 
 REVISIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
@@ -236,7 +236,7 @@ def migrate_to(url: str, revision: str) -> None:
 def insert_old(url: str, session: Session, *old_runs: Run) -> None:
     """A session and runs of two events each, in the columns that revision 0009 has; the last run has the turn."""
     engine = sa.create_engine(engines.parse(url))
-    new = ("holder", "ticket", "limits")
+    new = {"holder", "ticket", "limits", *LATER_TOKENS}
     try:
         with engine.begin() as connection:
             row = session_values(session)

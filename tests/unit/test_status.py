@@ -1,11 +1,15 @@
 """The error table: complete, and its details small enough to arrive."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from dragoman import errors
 from dragoman.errors import DragomanError, InvalidInput, Violation
 from dragoman.status import CODES, DOMAIN, MAX_DETAILS, code_of, to_status
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 EXAMPLES: list[DragomanError] = [
     errors.InvalidInput([Violation("a", "b")]),
@@ -22,6 +26,8 @@ EXAMPLES: list[DragomanError] = [
     errors.EventsTrimmed("r", 17),
     errors.TooManyRuns(3),
     errors.TooManyRuns(3, "s"),
+    errors.MediaNotFound("00ff"),
+    errors.BudgetExceeded("agent a", "day", "ZAR 5", NOON + timedelta(hours=12), now=NOON),
     errors.StorageUnavailable(),
     errors.ModelUnavailable("TIMEOUT", "the model did not answer", status=504, provider="P"),
     errors.AgentFailed("a"),

@@ -313,6 +313,7 @@ def call_values(
         "start_time": call.start_time,
         "duration_us": call.duration // _MICROSECOND,
         "time_to_first_token_us": None if first is None else first // _MICROSECOND,
+        "attempt": call.attempt,
     }
 
 
@@ -334,6 +335,7 @@ def call_of(row: sa.Row[Any]) -> ModelCall:
         start_time=row.start_time,
         duration=row.duration_us * _MICROSECOND,
         time_to_first_token=None if first is None else first * _MICROSECOND,
+        attempt=row.attempt,
     )
 
 
@@ -368,7 +370,8 @@ def _usage_values(usage: TokenUsage) -> Values:
 
 
 def _usage_of(row: sa.Row[Any]) -> TokenUsage:
-    return TokenUsage(**{name: getattr(row, name) for name in TOKENS})
+    # Rows of an earlier release have nothing in the columns that came later.
+    return TokenUsage(**{name: getattr(row, name) or 0 for name in TOKENS})
 
 
 def _cost_values(cost: Cost | None) -> Values:

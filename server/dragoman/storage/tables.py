@@ -5,7 +5,7 @@
                │          └── pieces          the rest of values too large for one statement
                └── chat_events ── message_media ┄┄► media ── media_chunks
     requests                                  what callers have asked for under an id of theirs
-    model_calls                               the ledger: bound to nothing, so that it outlives all of them
+    model_calls ── model_call_prices          the ledger: bound to nothing else, so that it outlives all of them
 
 Everything of an owner carries `principal` and `user`, and every query is scoped by both; what has no such columns hangs
 by its foreign key on something that has. Foreign keys do not cascade: what is deleted is deleted in so many words.
@@ -46,8 +46,12 @@ TOKENS = (
     "reasoning_tokens",
     "input_audio_tokens",
     "output_audio_tokens",
+    "input_image_tokens",
+    "output_image_tokens",
 )
 """Columns of a `TokenUsage`, named as its fields."""
+
+LATER_TOKENS = frozenset({"input_image_tokens", "output_image_tokens"})
 
 
 def _owner(*, primary_key: bool = False) -> list[sa.Column[Any]]:
@@ -58,7 +62,16 @@ def _owner(*, primary_key: bool = False) -> list[sa.Column[Any]]:
 
 
 def _tokens(*, nullable: bool = False) -> list[sa.Column[Any]]:
-    return [sa.Column(name, sa.BigInteger(), nullable=nullable) for name in TOKENS]
+    # Some came later: the release before writes rows without them.
+    return [
+        sa.Column(
+            name,
+            sa.BigInteger(),
+            nullable=nullable,
+            server_default="0" if name in LATER_TOKENS and not nullable else None,
+        )
+        for name in TOKENS
+    ]
 
 
 def _cost() -> list[sa.Column[Any]]:
@@ -238,9 +251,24 @@ model_calls = sa.Table(
     sa.Column("start_time", Instant(), nullable=False),
     sa.Column("duration_us", sa.BigInteger(), nullable=False),
     sa.Column("time_to_first_token_us", sa.BigInteger()),
+    sa.Column("attempt", sa.Integer(), nullable=False, server_default="1"),
     sa.Index(None, "principal", "user", "start_time"),
     sa.Index(None, "session_id", "start_time"),
     sa.Index(None, "root_run_id"),
+    # Budgets sum up a principal, or an agent, over all of its users.
+    sa.Index(None, "principal", "start_time"),
+    sa.Index(None, "root_agent_name", "start_time"),
+    **TABLE_OPTIONS,
+)
+
+model_call_prices = sa.Table(
+    "model_call_prices",
+    metadata,
+    # What a call was said to cost before it was priced again.
+    sa.Column("call_id", Id(), sa.ForeignKey("model_calls.id"), primary_key=True),
+    sa.Column("replace_time", Instant(), primary_key=True),
+    *_cost(),
+    sa.Column("currency", Identifier(3), nullable=False),
     **TABLE_OPTIONS,
 )
 
@@ -255,6 +283,8 @@ media = sa.Table(
     # How many rows of message_media name it. Changed under the row's lock, so that a run that ends and a session that
     # is deleted at the same moment agree on whether it is still needed.
     sa.Column("refs", sa.BigInteger(), nullable=False),
+    # Where the bytes are in the media store; NULL: in media_chunks.
+    sa.Column("store_key", Identifier()),
     sa.Column("create_time", Instant(), nullable=False),
     sa.UniqueConstraint("principal", "user", "sha256"),
     **TABLE_OPTIONS,

@@ -14,7 +14,7 @@ from agno.team import Team
 from agno.tools import Toolkit, tool
 from agno.tools.user_control_flow import UserControlFlowTools
 from agno.tools.user_feedback import UserFeedbackTools
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 from support.bench import OWNER, Bench, Ran, bench, claude, spent
 
 from dragoman.adapter import AgnoMessageView
@@ -45,7 +45,9 @@ def no(note: str) -> Resolve:
 
 def values(**given: Any) -> Resolve:
     def resolve(wanted: event_pb2.Requirement) -> pb.Resolution:
-        resolution = pb.Resolution(requirement_id=wanted.id, user_input=pb.UserInput(values={}))
+        resolution = pb.Resolution(
+            requirement_id=wanted.id, user_input=pb.UserInput(values=struct_pb2.Struct())
+        )
         resolution.user_input.values.update(given)
         return resolution
 
@@ -84,7 +86,7 @@ async def consumed(ran: Ran) -> None:
 
 
 def pay_tool(paid: list[tuple[str, int]], **settings: Any) -> Any:
-    @tool(**settings)
+    @tool(**settings)  # type: ignore[untyped-decorator]  # Agno's
     def pay(to: str, amount: int) -> str:
         """Pays somebody."""
         paid.append((to, amount))

@@ -87,6 +87,8 @@ class _CancelReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelRe
     """The server that ran it is gone."""
     CANCEL_REASON_EXPIRED: _CancelReason.ValueType  # 9
     """It was paused and nobody continued it in time."""
+    CANCEL_REASON_BUDGET_EXCEEDED: _CancelReason.ValueType  # 10
+    """A budget of the principal or of the agent was used up (see UsageService.GetBudget)."""
 
 class CancelReason(_CancelReason, metaclass=_CancelReasonEnumTypeWrapper):
     """Why a run was ended."""
@@ -111,6 +113,8 @@ CANCEL_REASON_ABANDONED: CancelReason.ValueType  # 8
 """The server that ran it is gone."""
 CANCEL_REASON_EXPIRED: CancelReason.ValueType  # 9
 """It was paused and nobody continued it in time."""
+CANCEL_REASON_BUDGET_EXCEEDED: CancelReason.ValueType  # 10
+"""A budget of the principal or of the agent was used up (see UsageService.GetBudget)."""
 Global___CancelReason: _TypeAlias = CancelReason  # noqa: Y015
 
 class _TaskStatus:
@@ -1440,12 +1444,15 @@ class ModelRequestCompleted(_message.Message):
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that answered."""
     provider: _builtins.str
     """Its provider."""
     stop_reason: _builtins.str
     """The provider's own word for why it stopped, for example "end_turn"; empty when it did not say."""
+    attempt: _builtins.int
+    """How many requests it took: 1 when the provider answered the first one."""
     @_builtins.property
     def usage(self) -> _usage_pb2.TokenUsage:
         """Its tokens."""
@@ -1472,10 +1479,11 @@ class ModelRequestCompleted(_message.Message):
         time_to_first_token: _duration_pb2.Duration | None = ...,
         stop_reason: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "model", b"model", "provider", b"provider", "stop_reason", b"stop_reason", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "model", b"model", "provider", b"provider", "stop_reason", b"stop_reason", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64ragoman/v1/message.proto\x12\x0b\x64ragoman.v1\x1a\x17\x64ragoman/v1/usage.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\nMediaInput\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.dragoman.v1.MediaKind\x12\x11\n\tmime_type\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x42\x08\n\x06source\"\x9d\x01\n\x05Media\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.dragoman.v1.MediaKind\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0b\n\x03uri\x18\x06 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\x12\n\ntranscript\x18\x08 \x01(\t\"P\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"M\n\x08\x43itation\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x12\n\ncited_text\x18\x03 \x01(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\"\x93\x04\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x15\n\rparent_run_id\x18\x04 \x01(\t\x12\x12\n\nagent_name\x18\x05 \x01(\t\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12&\n\x04role\x18\x07 \x01(\x0e\x32\x18.dragoman.v1.MessageRole\x12\x0f\n\x07\x63ontent\x18\x08 \x01(\t\x12\x11\n\treasoning\x18\t \x01(\t\x12)\n\ntool_calls\x18\n \x03(\x0b\x32\x15.dragoman.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x0b \x01(\t\x12\x11\n\ttool_name\x18\x0c \x01(\t\x12\x13\n\x0btool_failed\x18\r \x01(\x08\x12!\n\x05media\x18\x0e \x03(\x0b\x32\x12.dragoman.v1.Media\x12(\n\tcitations\x18\x0f \x03(\x0b\x32\x15.dragoman.v1.Citation\x12\x10\n\x08provider\x18\x10 \x01(\t\x12\r\n\x05model\x18\x11 \x01(\t\x12&\n\x05usage\x18\x12 \x01(\x0b\x32\x17.dragoman.v1.TokenUsage\x12\x1f\n\x04\x63ost\x18\x13 \x01(\x0b\x32\x11.dragoman.v1.Cost\x12/\n\x0b\x63reate_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*~\n\tMediaKind\x12\x1a\n\x16MEDIA_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MEDIA_KIND_IMAGE\x10\x01\x12\x13\n\x0fMEDIA_KIND_FILE\x10\x02\x12\x14\n\x10MEDIA_KIND_AUDIO\x10\x03\x12\x14\n\x10MEDIA_KIND_VIDEO\x10\x04*u\n\x0bMessageRole\x12\x1c\n\x18MESSAGE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MESSAGE_ROLE_USER\x10\x01\x12\x1a\n\x16MESSAGE_ROLE_ASSISTANT\x10\x02\x12\x15\n\x11MESSAGE_ROLE_TOOL\x10\x03\x42\x63\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64ragoman/v1/message.proto\x12\x0b\x64ragoman.v1\x1a\x17\x64ragoman/v1/usage.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\nMediaInput\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.dragoman.v1.MediaKind\x12\x11\n\tmime_type\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x12\x12\n\x08media_id\x18\x05 \x01(\tH\x00\x12\r\n\x03uri\x18\x06 \x01(\tH\x00\x42\x08\n\x06source\"\x9d\x01\n\x05Media\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.dragoman.v1.MediaKind\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0b\n\x03uri\x18\x06 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\x12\n\ntranscript\x18\x08 \x01(\t\"P\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"M\n\x08\x43itation\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x12\n\ncited_text\x18\x03 \x01(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\"\x93\x04\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x15\n\rparent_run_id\x18\x04 \x01(\t\x12\x12\n\nagent_name\x18\x05 \x01(\t\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12&\n\x04role\x18\x07 \x01(\x0e\x32\x18.dragoman.v1.MessageRole\x12\x0f\n\x07\x63ontent\x18\x08 \x01(\t\x12\x11\n\treasoning\x18\t \x01(\t\x12)\n\ntool_calls\x18\n \x03(\x0b\x32\x15.dragoman.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x0b \x01(\t\x12\x11\n\ttool_name\x18\x0c \x01(\t\x12\x13\n\x0btool_failed\x18\r \x01(\x08\x12!\n\x05media\x18\x0e \x03(\x0b\x32\x12.dragoman.v1.Media\x12(\n\tcitations\x18\x0f \x03(\x0b\x32\x15.dragoman.v1.Citation\x12\x10\n\x08provider\x18\x10 \x01(\t\x12\r\n\x05model\x18\x11 \x01(\t\x12&\n\x05usage\x18\x12 \x01(\x0b\x32\x17.dragoman.v1.TokenUsage\x12\x1f\n\x04\x63ost\x18\x13 \x01(\x0b\x32\x11.dragoman.v1.Cost\x12/\n\x0b\x63reate_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*~\n\tMediaKind\x12\x1a\n\x16MEDIA_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10MEDIA_KIND_IMAGE\x10\x01\x12\x13\n\x0fMEDIA_KIND_FILE\x10\x02\x12\x14\n\x10MEDIA_KIND_AUDIO\x10\x03\x12\x14\n\x10MEDIA_KIND_VIDEO\x10\x04*u\n\x0bMessageRole\x12\x1c\n\x18MESSAGE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MESSAGE_ROLE_USER\x10\x01\x12\x1a\n\x16MESSAGE_ROLE_ASSISTANT\x10\x02\x12\x15\n\x11MESSAGE_ROLE_TOOL\x10\x03\x42\x63\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dragoman.v1.message_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.dragoman.v1P\001Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\252\002\013Dragoman.V1'
-  _globals['_MEDIAKIND']._serialized_start=1096
-  _globals['_MEDIAKIND']._serialized_end=1222
-  _globals['_MESSAGEROLE']._serialized_start=1224
-  _globals['_MESSAGEROLE']._serialized_end=1341
-  _globals['_MEDIAINPUT']._serialized_start=130
-  _globals['_MEDIAINPUT']._serialized_end=239
-  _globals['_MEDIA']._serialized_start=242
-  _globals['_MEDIA']._serialized_end=399
-  _globals['_TOOLCALL']._serialized_start=401
-  _globals['_TOOLCALL']._serialized_end=481
-  _globals['_CITATION']._serialized_start=483
-  _globals['_CITATION']._serialized_end=560
-  _globals['_MESSAGE']._serialized_start=563
-  _globals['_MESSAGE']._serialized_end=1094
+  _globals['_MEDIAKIND']._serialized_start=1132
+  _globals['_MEDIAKIND']._serialized_end=1258
+  _globals['_MESSAGEROLE']._serialized_start=1260
+  _globals['_MESSAGEROLE']._serialized_end=1377
+  _globals['_MEDIAINPUT']._serialized_start=131
+  _globals['_MEDIAINPUT']._serialized_end=275
+  _globals['_MEDIA']._serialized_start=278
+  _globals['_MEDIA']._serialized_end=435
+  _globals['_TOOLCALL']._serialized_start=437
+  _globals['_TOOLCALL']._serialized_end=517
+  _globals['_CITATION']._serialized_start=519
+  _globals['_CITATION']._serialized_end=596
+  _globals['_MESSAGE']._serialized_start=599
+  _globals['_MESSAGE']._serialized_end=1130
 # @@protoc_insertion_point(module_scope)

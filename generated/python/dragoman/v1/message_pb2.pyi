@@ -92,6 +92,8 @@ class MediaInput(_message.Message):
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    MEDIA_ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
     kind: Global___MediaKind.ValueType
     """What sort of medium it is; may be left out where the MIME type tells."""
     mime_type: _builtins.str
@@ -100,6 +102,12 @@ class MediaInput(_message.Message):
     """A file name to show to the model; optional, at most 255 characters."""
     data: _builtins.bytes
     """The bytes themselves."""
+    media_id: _builtins.str
+    """A medium of the same owner that the server has already: Media.id."""
+    uri: _builtins.str
+    """An http or https URL of a host that the operator allows. The server fetches it, once, before the run starts; models and
+    agents never do.
+    """
     def __init__(
         self,
         *,
@@ -107,12 +115,14 @@ class MediaInput(_message.Message):
         mime_type: _builtins.str = ...,
         name: _builtins.str = ...,
         data: _builtins.bytes = ...,
+        media_id: _builtins.str = ...,
+        uri: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "media_id", b"media_id", "source", b"source", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kind", b"kind", "mime_type", b"mime_type", "name", b"name", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kind", b"kind", "media_id", b"media_id", "mime_type", b"mime_type", "name", b"name", "source", b"source", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data", "media_id", "uri"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 

@@ -65,6 +65,11 @@ class SessionServiceStub:
                 request_serializer=dragoman_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
                 response_deserializer=dragoman_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
                 _registered_method=True)
+        self.GetMedia = channel.unary_stream(
+                '/dragoman.v1.SessionService/GetMedia',
+                request_serializer=dragoman_dot_v1_dot_session__service__pb2.GetMediaRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_session__service__pb2.GetMediaResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -116,6 +121,14 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMedia(self, request, context):
+        """The bytes of a medium of the caller's, in pieces. The first response tells what it is, the others bring its bytes, in
+        order. Errors: NOT_FOUND/MEDIA_NOT_FOUND (also for another owner's), INVALID_ARGUMENT/INVALID_INPUT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +161,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListMessages,
                     request_deserializer=dragoman_dot_v1_dot_session__service__pb2.ListMessagesRequest.FromString,
                     response_serializer=dragoman_dot_v1_dot_session__service__pb2.ListMessagesResponse.SerializeToString,
+            ),
+            'GetMedia': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetMedia,
+                    request_deserializer=dragoman_dot_v1_dot_session__service__pb2.GetMediaRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_session__service__pb2.GetMediaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,6 +331,33 @@ class SessionService:
             '/dragoman.v1.SessionService/ListMessages',
             dragoman_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
             dragoman_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMedia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dragoman.v1.SessionService/GetMedia',
+            dragoman_dot_v1_dot_session__service__pb2.GetMediaRequest.SerializeToString,
+            dragoman_dot_v1_dot_session__service__pb2.GetMediaResponse.FromString,
             options,
             channel_credentials,
             insecure,

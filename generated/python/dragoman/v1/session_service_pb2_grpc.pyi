@@ -50,6 +50,10 @@ class SessionServiceStub:
     """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
     """Messages of a session in their order. Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/PAGE_TOKEN_INVALID."""
+    GetMedia: _grpc.UnaryStreamMultiCallable[_session_service_pb2.GetMediaRequest, _session_service_pb2.GetMediaResponse]
+    """The bytes of a medium of the caller's, in pieces. The first response tells what it is, the others bring its bytes, in
+    order. Errors: NOT_FOUND/MEDIA_NOT_FOUND (also for another owner's), INVALID_ARGUMENT/INVALID_INPUT.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -73,6 +77,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Messages of a session in their order. Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/PAGE_TOKEN_INVALID."""
+    GetMedia: _aio.UnaryStreamMultiCallable[_session_service_pb2.GetMediaRequest, _session_service_pb2.GetMediaResponse]  # type: ignore[assignment]
+    """The bytes of a medium of the caller's, in pieces. The first response tells what it is, the others bring its bytes, in
+    order. Errors: NOT_FOUND/MEDIA_NOT_FOUND (also for another owner's), INVALID_ARGUMENT/INVALID_INPUT.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, reads, changes and deletes sessions. A session of another owner is NOT_FOUND, as one that never was."""
@@ -129,5 +137,15 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ListMessagesResponse, _abc.Awaitable[_session_service_pb2.ListMessagesResponse]]:
         """Messages of a session in their order. Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/PAGE_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def GetMedia(
+        self,
+        request: _session_service_pb2.GetMediaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.GetMediaResponse], _abc.AsyncIterator[_session_service_pb2.GetMediaResponse]]:
+        """The bytes of a medium of the caller's, in pieces. The first response tells what it is, the others bring its bytes, in
+        order. Errors: NOT_FOUND/MEDIA_NOT_FOUND (also for another owner's), INVALID_ARGUMENT/INVALID_INPUT.
+        """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

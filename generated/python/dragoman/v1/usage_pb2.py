@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64ragoman/v1/usage.proto\x12\x0b\x64ragoman.v1\x1a\x17google/type/money.proto\"\xf8\x01\n\nTokenUsage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_write_1h_tokens\x18\x05 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x06 \x01(\x03\x12\x1a\n\x12input_audio_tokens\x18\x07 \x01(\x03\x12\x1b\n\x13output_audio_tokens\x18\x08 \x01(\x03\x12\x14\n\x0ctotal_tokens\x18\t \x01(\x03\"\x8c\x01\n\x04\x43ost\x12\"\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12\x1f\n\x03usd\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x14\n\x0c\x65xact_amount\x18\x03 \x01(\t\x12\x11\n\texact_usd\x18\x04 \x01(\t\x12\x16\n\x0eunpriced_calls\x18\x05 \x01(\x03\x42\x63\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64ragoman/v1/usage.proto\x12\x0b\x64ragoman.v1\x1a\x17google/type/money.proto\"\xb1\x02\n\nTokenUsage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_write_1h_tokens\x18\x05 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x06 \x01(\x03\x12\x1a\n\x12input_audio_tokens\x18\x07 \x01(\x03\x12\x1b\n\x13output_audio_tokens\x18\x08 \x01(\x03\x12\x14\n\x0ctotal_tokens\x18\t \x01(\x03\x12\x1a\n\x12input_image_tokens\x18\n \x01(\x03\x12\x1b\n\x13output_image_tokens\x18\x0b \x01(\x03\"\x8c\x01\n\x04\x43ost\x12\"\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x12.google.type.Money\x12\x1f\n\x03usd\x18\x02 \x01(\x0b\x32\x12.google.type.Money\x12\x14\n\x0c\x65xact_amount\x18\x03 \x01(\t\x12\x11\n\texact_usd\x18\x04 \x01(\t\x12\x16\n\x0eunpriced_calls\x18\x05 \x01(\x03\x42\x63\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.dragoman.v1P\001Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\252\002\013Dragoman.V1'
   _globals['_TOKENUSAGE']._serialized_start=66
-  _globals['_TOKENUSAGE']._serialized_end=314
-  _globals['_COST']._serialized_start=317
-  _globals['_COST']._serialized_end=457
+  _globals['_TOKENUSAGE']._serialized_end=371
+  _globals['_COST']._serialized_start=374
+  _globals['_COST']._serialized_end=514
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,8 @@ class TokenUsage(_message.Message):
     INPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_AUDIO_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens read by the model, without those that the cache served or stored."""
     output_tokens: _builtins.int
@@ -50,6 +52,10 @@ class TokenUsage(_message.Message):
     """Audio tokens written, where the provider counts them apart."""
     total_tokens: _builtins.int
     """Input, output and cache tokens together."""
+    input_image_tokens: _builtins.int
+    """Those of input_tokens that were pictures, where the provider counts them apart."""
+    output_image_tokens: _builtins.int
+    """Those of output_tokens that were pictures, where the provider counts them apart."""
     def __init__(
         self,
         *,
@@ -62,10 +68,12 @@ class TokenUsage(_message.Message):
         input_audio_tokens: _builtins.int = ...,
         output_audio_tokens: _builtins.int = ...,
         total_tokens: _builtins.int = ...,
+        input_image_tokens: _builtins.int = ...,
+        output_image_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "input_audio_tokens", b"input_audio_tokens", "input_tokens", b"input_tokens", "output_audio_tokens", b"output_audio_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "input_audio_tokens", b"input_audio_tokens", "input_image_tokens", b"input_image_tokens", "input_tokens", b"input_tokens", "output_audio_tokens", b"output_audio_tokens", "output_image_tokens", b"output_image_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

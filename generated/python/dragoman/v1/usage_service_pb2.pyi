@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,7 +31,7 @@ class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageD
     USAGE_DIMENSION_UNSPECIFIED: _UsageDimension.ValueType  # 0
     """Not allowed."""
     USAGE_DIMENSION_DAY: _UsageDimension.ValueType  # 1
-    """Calendar day, in UTC."""
+    """Calendar day, in the request's time zone."""
     USAGE_DIMENSION_AGENT: _UsageDimension.ValueType  # 2
     """The agent that was run, or the team."""
     USAGE_DIMENSION_MEMBER: _UsageDimension.ValueType  # 3
@@ -50,7 +51,7 @@ class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
 USAGE_DIMENSION_UNSPECIFIED: UsageDimension.ValueType  # 0
 """Not allowed."""
 USAGE_DIMENSION_DAY: UsageDimension.ValueType  # 1
-"""Calendar day, in UTC."""
+"""Calendar day, in the request's time zone."""
 USAGE_DIMENSION_AGENT: UsageDimension.ValueType  # 2
 """The agent that was run, or the team."""
 USAGE_DIMENSION_MEMBER: UsageDimension.ValueType  # 3
@@ -65,6 +66,30 @@ USAGE_DIMENSION_PRINCIPAL: UsageDimension.ValueType  # 7
 """The principal that called."""
 Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
 
+class _BudgetPeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetPeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_PERIOD_UNSPECIFIED: _BudgetPeriod.ValueType  # 0
+    """Not known to this version."""
+    BUDGET_PERIOD_DAY: _BudgetPeriod.ValueType  # 1
+    """A calendar day in the budget's time zone."""
+    BUDGET_PERIOD_MONTH: _BudgetPeriod.ValueType  # 2
+    """A calendar month in the budget's time zone."""
+
+class BudgetPeriod(_BudgetPeriod, metaclass=_BudgetPeriodEnumTypeWrapper):
+    """Over what a budget is summed up."""
+
+BUDGET_PERIOD_UNSPECIFIED: BudgetPeriod.ValueType  # 0
+"""Not known to this version."""
+BUDGET_PERIOD_DAY: BudgetPeriod.ValueType  # 1
+"""A calendar day in the budget's time zone."""
+BUDGET_PERIOD_MONTH: BudgetPeriod.ValueType  # 2
+"""A calendar month in the budget's time zone."""
+Global___BudgetPeriod: _TypeAlias = BudgetPeriod  # noqa: Y015
+
 @_typing.final
 class QueryUsageRequest(_message.Message):
     """Request of QueryUsage."""
@@ -78,6 +103,7 @@ class QueryUsageRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
     agent_name: _builtins.str
     """Only runs of this agent; empty for all."""
     session_id: _builtins.str
@@ -86,6 +112,8 @@ class QueryUsageRequest(_message.Message):
     """How many groups to return at most: 1 to 1000; 0 for 100."""
     page_token: _builtins.str
     """A token of an earlier response to the same request; empty for the first page."""
+    time_zone: _builtins.str
+    """IANA name of the time zone whose days are meant, for example "Africa/Johannesburg"; empty for UTC."""
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]:
         """Dimensions to group by, in order, without repeats; none for one grand total."""
@@ -108,10 +136,11 @@ class QueryUsageRequest(_message.Message):
         session_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "end_time", b"end_time", "group_by", b"group_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "end_time", b"end_time", "group_by", b"group_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "start_time", b"start_time", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,3 +243,107 @@ class QueryUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryUsageResponse: _TypeAlias = QueryUsageResponse  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """A budget: what may be spent in a period. A run that finds it used up is refused (RESOURCE_EXHAUSTED/BUDGET_EXCEEDED); one
+    that uses it up ends before its next model call (CANCEL_REASON_BUDGET_EXCEEDED).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    AGENT_NAME_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """The principal that it is for; empty for one that is for an agent, whoever runs it."""
+    agent_name: _builtins.str
+    """The agent that it is for; empty for one that is for a principal, whatever it runs. Set beside `principal`: that
+    principal's runs of that agent.
+    """
+    period: Global___BudgetPeriod.ValueType
+    """The period."""
+    @_builtins.property
+    def limit(self) -> _money_pb2.Money:
+        """What may be spent in it."""
+
+    @_builtins.property
+    def spent(self) -> _money_pb2.Money:
+        """What has been spent in it, by everybody whom the budget is for."""
+
+    @_builtins.property
+    def remaining(self) -> _money_pb2.Money:
+        """What is left, not below 0."""
+
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next period begins."""
+
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        agent_name: _builtins.str = ...,
+        period: Global___BudgetPeriod.ValueType = ...,
+        limit: _money_pb2.Money | None = ...,
+        spent: _money_pb2.Money | None = ...,
+        remaining: _money_pb2.Money | None = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "remaining", b"remaining", "reset_time", b"reset_time", "spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "limit", b"limit", "period", b"period", "principal", b"principal", "remaining", b"remaining", "reset_time", b"reset_time", "spent", b"spent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class GetBudgetRequest(_message.Message):
+    """Request of GetBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_NAME_FIELD_NUMBER: _builtins.int
+    agent_name: _builtins.str
+    """Only budgets that hold for runs of this agent; empty for all."""
+    def __init__(
+        self,
+        *,
+        agent_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBudgetRequest: _TypeAlias = GetBudgetRequest  # noqa: Y015
+
+@_typing.final
+class GetBudgetResponse(_message.Message):
+    """Response of GetBudget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """The budgets, those of the caller's first. Empty when there are none."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBudgetResponse: _TypeAlias = GetBudgetResponse  # noqa: Y015

@@ -40,6 +40,11 @@ class UsageServiceStub:
                 request_serializer=dragoman_dot_v1_dot_usage__service__pb2.QueryUsageRequest.SerializeToString,
                 response_deserializer=dragoman_dot_v1_dot_usage__service__pb2.QueryUsageResponse.FromString,
                 _registered_method=True)
+        self.GetBudget = channel.unary_unary(
+                '/dragoman.v1.UsageService/GetBudget',
+                request_serializer=dragoman_dot_v1_dot_usage__service__pb2.GetBudgetRequest.SerializeToString,
+                response_deserializer=dragoman_dot_v1_dot_usage__service__pb2.GetBudgetResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -53,6 +58,13 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBudget(self, request, context):
+        """The budgets that hold for the caller's runs, and what is left of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.QueryUsage,
                     request_deserializer=dragoman_dot_v1_dot_usage__service__pb2.QueryUsageRequest.FromString,
                     response_serializer=dragoman_dot_v1_dot_usage__service__pb2.QueryUsageResponse.SerializeToString,
+            ),
+            'GetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBudget,
+                    request_deserializer=dragoman_dot_v1_dot_usage__service__pb2.GetBudgetRequest.FromString,
+                    response_serializer=dragoman_dot_v1_dot_usage__service__pb2.GetBudgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class UsageService:
             '/dragoman.v1.UsageService/QueryUsage',
             dragoman_dot_v1_dot_usage__service__pb2.QueryUsageRequest.SerializeToString,
             dragoman_dot_v1_dot_usage__service__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dragoman.v1.UsageService/GetBudget',
+            dragoman_dot_v1_dot_usage__service__pb2.GetBudgetRequest.SerializeToString,
+            dragoman_dot_v1_dot_usage__service__pb2.GetBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class UsageServiceStub:
     def __new__(cls, channel: _aio.Channel) -> UsageServiceAsyncStub: ...
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
     """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
+    GetBudget: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]
+    """The budgets that hold for the caller's runs, and what is left of them."""
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -43,6 +45,8 @@ class UsageServiceAsyncStub(UsageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
+    GetBudget: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]  # type: ignore[assignment]
+    """The budgets that hold for the caller's runs, and what is left of them."""
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sums the ledger."""
@@ -54,5 +58,13 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.QueryUsageResponse, _abc.Awaitable[_usage_service_pb2.QueryUsageResponse]]:
         """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def GetBudget(
+        self,
+        request: _usage_service_pb2.GetBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.GetBudgetResponse, _abc.Awaitable[_usage_service_pb2.GetBudgetResponse]]:
+        """The budgets that hold for the caller's runs, and what is left of them."""
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
