@@ -259,13 +259,13 @@ class RunLimits(_message.Message):
     """Tokens of all its model calls, of every kind; 0 for no limit."""
     @_builtins.property
     def max_cost(self) -> _money_pb2.Money:
-        """Cost of all its model calls, in the server's reporting currency; unset for no limit. A run of a model without a
+        """Cost of all its model calls, in the server's reporting currency, at most 10^12; unset for no limit. A run of a model without a
         known price is refused.
         """
 
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """Time that it runs, without the time that it is queued or paused; unset for no limit."""
+        """Time that it runs, without the time that it is queued or paused, at most 30 days; unset for no limit."""
 
     def __init__(
         self,
@@ -335,7 +335,7 @@ class ContinueRunRequest(_message.Message):
     """What becomes of the run when nobody follows it any more."""
     @_builtins.property
     def resolutions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Resolution]:
-        """One for each of the requirements in run_paused. Required."""
+        """One for each of the requirements in run_paused, at most 1000. Required."""
 
     def __init__(
         self,
@@ -437,7 +437,7 @@ class UserInput(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
-        """An object that satisfies the requirement's schema."""
+        """An object that satisfies the requirement's schema. At most 1 MiB as JSON."""
 
     def __init__(
         self,
@@ -510,7 +510,9 @@ class UserChoice(_message.Message):
     """The question, word for word."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels of the options that were chosen: one, or several where the question allows it."""
+        """Labels of the options that were chosen: one, or several where the question allows it. For a question without options
+        the answer in words, at most 4096 characters.
+        """
 
     def __init__(
         self,
