@@ -13,10 +13,14 @@ from dragoman.records import ModelCall, Owner, RunCalls, RunEnd
 from dragoman.storage.rows import Values, call_of, call_values
 from dragoman.storage.runs import exists
 from dragoman.storage.sessions import BATCH
-from dragoman.storage.tables import model_calls
+from dragoman.storage.tables import model_call_prices, model_calls
 
 _INSERT = sa.insert(model_calls)
 _DELETE = sa.delete(model_calls).where(model_calls.c.id.in_(sa.bindparam("calls", expanding=True)))
+_OF_CALLS = model_call_prices.c.call_id.in_(sa.bindparam("calls", expanding=True))
+_HISTORY = sa.select(model_call_prices).where(_OF_CALLS)
+_FORGET = sa.delete(model_call_prices).where(_OF_CALLS)
+_REMEMBER = sa.insert(model_call_prices)
 _OF_RUN = (
     sa.select(model_calls)
     .where(model_calls.c.root_run_id == sa.bindparam("run"))
@@ -48,6 +52,23 @@ def settle(connection: sa.Connection, end: RunEnd, agent_name: str, *, booked: b
         _replace(connection, rows)
     elif rows:
         connection.execute(_INSERT, rows)
+
+
+def settle_late(connection: sa.Connection, end: RunEnd, agent_name: str) -> None:
+    """Books the calls of a run that another process has ended, in place of what that one has booked.
+
+    Only ended runs are priced again (see reprice.py), so it is only here that a call may have earlier prices, which refer to
+    its row. They stay; but its cost is again the one that it had when it was made.
+    """
+    ids = [call.id for call in end.calls]
+    earlier: list[Values] = []
+    for start in range(0, len(ids), BATCH):
+        named = {"calls": ids[start : start + BATCH]}
+        earlier += [dict(row) for row in connection.execute(_HISTORY, named).mappings()]
+        connection.execute(_FORGET, named)
+    settle(connection, end, agent_name, booked=True)
+    if earlier:
+        connection.execute(_REMEMBER, earlier)
 
 
 def of_run(connection: sa.Connection, owner: Owner, run_id: UUID) -> list[ModelCall]:

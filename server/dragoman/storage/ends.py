@@ -155,7 +155,7 @@ def _late(connection: sa.Connection, end: RunEnd, run: AnyRow) -> Ended:
         return Ended(stored=True)
     elsewhere = end.lapsed is None and not end.only_paused
     if RunStatus(run.status).final and elsewhere and end.calls:
-        calls.settle(connection, end, run.agent_name, booked=True)
+        calls.settle_late(connection, end, run.agent_name)
         connection.execute(_UPDATE_RUN, {"run": end.run_id, **totals_values(end.totals)})
     return Ended(stored=False)
 

@@ -187,7 +187,7 @@ def run_of(row: sa.Row[Any], last_event: bytes) -> Run:
         update_time=row.update_time,
         end_time=row.end_time,
         last_sequence=row.last_sequence,
-        totals=Totals(_usage_of(row), row.usd, row.amount, row.currency, row.model_calls, row.unpriced_calls),
+        totals=Totals(usage_of(row), row.usd, row.amount, row.currency, row.model_calls, row.unpriced_calls),
         last_event=last_event,
         holder=row.holder,
         limits=_limits_of(row.limits),
@@ -264,7 +264,7 @@ def message_values(
         "media_count": len(message.media),
         "created_at": message.create_time,
         **(dict.fromkeys(TOKENS) if message.usage is None else _usage_values(message.usage)),
-        **_cost_values(message.cost),
+        **cost_values(message.cost),
         "currency": None if message.cost is None else message.cost.currency,
     }
 
@@ -282,8 +282,8 @@ def message_of(row: sa.Row[Any], parts: bytes, media: tuple[bytes, ...]) -> Mess
         parts=parts,
         create_time=row.created_at,
         media=media,
-        usage=None if row.input_tokens is None else _usage_of(row),
-        cost=None if row.usd is None else _cost_of(row),
+        usage=None if row.input_tokens is None else usage_of(row),
+        cost=None if row.usd is None else cost_of(row),
         sequence=row.sequence,
     )
 
@@ -306,7 +306,7 @@ def call_values(
         "provider": call.provider,
         "model": call.model,
         **_usage_values(call.usage),
-        **_cost_values(call.cost),
+        **cost_values(call.cost),
         "currency": currency if call.cost is None else call.cost.currency,
         "status": str(call.status),
         "stop_reason": call.stop_reason,
@@ -328,8 +328,8 @@ def call_of(row: sa.Row[Any]) -> ModelCall:
         kind=row.kind,
         provider=row.provider,
         model=row.model,
-        usage=_usage_of(row),
-        cost=None if row.usd is None else _cost_of(row),
+        usage=usage_of(row),
+        cost=None if row.usd is None else cost_of(row),
         status=CallStatus(row.status),
         stop_reason=row.stop_reason,
         start_time=row.start_time,
@@ -369,12 +369,14 @@ def _usage_values(usage: TokenUsage) -> Values:
     return {name: getattr(usage, name) for name in TOKENS}
 
 
-def _usage_of(row: sa.Row[Any]) -> TokenUsage:
+def usage_of(row: sa.Row[Any]) -> TokenUsage:
+    """The tokens of a row that has them."""
     # Rows of an earlier release have nothing in the columns that came later.
     return TokenUsage(**{name: getattr(row, name) or 0 for name in TOKENS})
 
 
-def _cost_values(cost: Cost | None) -> Values:
+def cost_values(cost: Cost | None) -> Values:
+    """The columns of a `Cost`, but for its currency; all NULL when there is none."""
     if cost is None:
         names = ("usd", "amount", "price_version", "exchange_rate", "rate_date", "unit_prices")
         return dict.fromkeys(names)
@@ -388,7 +390,8 @@ def _cost_values(cost: Cost | None) -> Values:
     }
 
 
-def _cost_of(row: sa.Row[Any]) -> Cost:
+def cost_of(row: sa.Row[Any]) -> Cost:
+    """The cost of a row that has one, and its currency."""
     prices: Mapping[str, str] = row.unit_prices
     return Cost(
         usd=row.usd,

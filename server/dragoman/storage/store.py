@@ -50,6 +50,7 @@ from dragoman.storage import (
     events,
     media,
     messages,
+    reprice,
     requests,
     runs,
     sessions,
@@ -330,6 +331,16 @@ class SqlStore:
     ) -> list[UsageRow]:
         """Groups in the order of their keys."""
         return await self._database.read(lambda c: usage.select(c, owner, query, page))
+
+    async def scan_calls(
+        self, chosen: reprice.Chosen, after: UUID | None, limit: int = reprice.STRETCH
+    ) -> reprice.Stretch:
+        """The chosen ones among the next `limit` calls of all owners after an id (None: from the first)."""
+        return await self._database.read(lambda c: reprice.scan(c, chosen, after, limit))
+
+    async def replace_costs(self, changes: Sequence[reprice.Change], time: datetime) -> reprice.Replaced:
+        """Gives calls new costs and keeps the old ones, in one transaction. See reprice.py."""
+        return await self._write(self._database.write(lambda c: reprice.replace_costs(c, changes, time)))
 
     async def _end_run(self, end: RunEnd) -> Ended:
         ending = await self._database.compute(lambda: ends.prepare(end, self._piece))

@@ -11,7 +11,7 @@ from support import make
 
 from dragoman.engine.ports import Page, UsageQuery
 from dragoman.records import Cancellation, Pause, RequestKey, RunCalls, RunStatus, SessionConflict
-from dragoman.storage import SqlStore, open_store
+from dragoman.storage import Chosen, SqlStore, open_store
 from dragoman.v1 import event_pb2
 
 SESSION = make.session()
@@ -84,6 +84,13 @@ QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = 
         "calls of a run",
         lambda store: store.run_calls(make.ALICE, RUN.id),
         ["ix_model_calls_root_run_id"],
+    ),
+    (
+        "a stretch of the ledger",
+        lambda store: store.scan_calls(
+            Chosen(make.NOW, make.NOW, "agent", "model", only_unpriced=True), RUN.id
+        ),
+        ["sqlite_autoindex_model_calls_1"],
     ),
     (
         "usage of a time",
