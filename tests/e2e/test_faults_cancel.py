@@ -156,6 +156,7 @@ async def assert_over(client: Stubs, fake: FakeAnthropic, events: list[event_pb2
     assert run.last_sequence == events[-1].sequence
     assert getattr(run, end.removeprefix("run_")) == last
     assert await cancel.aget_active_runs() == {}
+    fake.unscript()  # a run that is cancelled early has asked for nothing
     fake.respond = lambda _: Turn("Gladly.")
     again = await client.run("assistant", "Go on.", session_id=started.session_id)
     assert kinds(again)[-1] == COMPLETED, again[-1]

@@ -87,6 +87,10 @@ class FakeAnthropic:
         """Append `turns`: one per request, in the order of arrival."""
         self._turns.extend(turns)
 
+    def unscript(self) -> None:
+        """Drop the turns that have not been asked for: requests that come later are answered by `respond`."""
+        self._turns.clear()
+
     @property
     def pending(self) -> int:
         """How many scripted turns have not been asked for."""
