@@ -9,8 +9,20 @@ nothing is a float, and what cannot be priced in full is None: never zero, never
 Why it is done this way is told in docs/decisions/0003-cost-arithmetic.md.
 """
 
-from dragoman.pricing.files import PriceFileError
+from dragoman.pricing.files import PriceFileError, write_text
+from dragoman.pricing.merging import Merged, MergedRates, merge_prices, merge_rates
 from dragoman.pricing.pricer import PriceLine, Pricer
 from dragoman.pricing.rates import ExchangeRate, ExchangeRates
 
-__all__ = ["ExchangeRate", "ExchangeRates", "PriceFileError", "PriceLine", "Pricer"]
+__all__ = [
+    "ExchangeRate",
+    "ExchangeRates",
+    "Merged",
+    "MergedRates",
+    "PriceFileError",
+    "PriceLine",
+    "Pricer",
+    "merge_prices",
+    "merge_rates",
+    "write_text",
+]

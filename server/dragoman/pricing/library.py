@@ -67,6 +67,11 @@ class LibraryPrices:
         self._providers = {provider_key(provider.id): provider for provider in providers}
         self.find = lru_cache(maxsize=1024)(self._find)
 
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Provider key and id of every model."""
+        return [(key, model.id) for key, known in self._providers.items() for model in known.models]
+
     def _find(self, provider: str, model: str) -> LibraryModel | None:
         """The model that a provider key and a model name mean, or None. Scans match rules, so it is cached."""
         if provider == _GATEWAY and "/" in model:

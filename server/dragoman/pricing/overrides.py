@@ -27,8 +27,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
+from typing import TypeAlias
 
 from dragoman.pricing.files import PriceFileError, as_date, as_decimal, as_table, read_toml, table_name
 from dragoman.pricing.names import provider_key
@@ -46,20 +48,36 @@ _PRICE_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """What a file says of a model for some days."""
+
+    prices: Mapping[str, Decimal]
+    """By the file's keys, always in the same order."""
+    start: date
+    """The first day; `date.min` when it has always held."""
+    end: date
+    """The first day on which it no longer holds; `date.max` when that is never."""
+
+    def overlaps(self, other: "Period") -> bool:
+        """Whether there is a day of both."""
+        return self.start < other.end and other.start < self.end
+
+
+Models: TypeAlias = dict[str, dict[str, tuple[Period, ...]]]
+"""Provider, and name or glob of a model, as they are written; periods in their order in the file."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
     pattern: str
     regex: re.Pattern[str]
-    start: date
-    end: date
+    period: Period
     sheet: PriceSheet
 
     @property
     def specificity(self) -> tuple[bool, int, int]:
         literals = _WILDCARD.sub("", self.pattern)
         return self.pattern == literals, len(literals), len(_WILDCARD.split(self.pattern, maxsplit=1)[0])
-
-    def overlaps(self, other: "_Entry") -> bool:
-        return self.start < other.end and other.start < self.end
 
 
 class OverridePrices:
@@ -74,29 +92,50 @@ class OverridePrices:
         """Read and check `file`; `version` becomes the label and the start of the file's hash. Raises PriceFileError."""
         document, digest = read_toml(file)
         entries: dict[str, tuple[_Entry, ...]] = {}
-        for provider, models in document.items():
-            key = provider_key(provider)
-            if not key or key in entries:
-                problem = (
-                    "names a provider that an earlier table names already" if key else "names no provider"
-                )
-                raise PriceFileError(file, problem, table=table_name(provider))
-            found = _provider_entries(file, provider, as_table(file, models, provider))
+        for provider, models in read_models(file, document).items():
+            found = [_entry(pattern, period) for pattern, periods in models.items() for period in periods]
             # Stable: entries that are equally specific stay in the order of the file.
-            entries[key] = tuple(sorted(found, key=lambda entry: entry.specificity, reverse=True))
+            entries[provider_key(provider)] = tuple(
+                sorted(found, key=lambda entry: entry.specificity, reverse=True)
+            )
         return cls(f"{label} {digest}", entries)
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Provider key and name (or glob) of every model, each once."""
+        return list(
+            dict.fromkeys(
+                (provider, entry.pattern) for provider, found in self._entries.items() for entry in found
+            )
+        )
 
     def find(self, provider: str, model: str, day: date) -> PriceSheet | None:
         """The sheet of the most specific entry for a provider key and a model name (any case), or None."""
         name = model.lower()
         for entry in self._entries.get(provider, ()):
-            if entry.start <= day < entry.end and entry.regex.fullmatch(name):
+            if entry.period.start <= day < entry.period.end and entry.regex.fullmatch(name):
                 return entry.sheet
         return None
 
 
-def _provider_entries(file: Path, provider: str, models: Mapping[str, object]) -> list[_Entry]:
-    entries: list[_Entry] = []
+def read_models(file: Path, document: Mapping[str, object]) -> Models:
+    """What a parsed file of prices says. Raises PriceFileError with what is wrong with it."""
+    read: Models = {}
+    keys: set[str] = set()
+    for provider, models in document.items():
+        key = provider_key(provider)
+        if not key or key in keys:
+            problem = "names a provider that an earlier table names already" if key else "names no provider"
+            raise PriceFileError(file, problem, table=table_name(provider))
+        keys.add(key)
+        read[provider] = _provider_models(file, provider, as_table(file, models, provider))
+    return read
+
+
+def _provider_models(
+    file: Path, provider: str, models: Mapping[str, object]
+) -> dict[str, tuple[Period, ...]]:
+    read: dict[str, tuple[Period, ...]] = {}
     seen: set[str] = set()
     for pattern, value in models.items():
         table = table_name(provider, pattern)
@@ -104,17 +143,15 @@ def _provider_entries(file: Path, provider: str, models: Mapping[str, object]) -
             problem = "names a model that an earlier table names already" if pattern else "names no model"
             raise PriceFileError(file, problem, table=table)
         seen.add(pattern.lower())
-        periods = value if isinstance(value, list) else [value]
-        of_model = [
-            _entry(file, pattern, as_table(file, period, provider, pattern), table) for period in periods
-        ]
-        if any(one.overlaps(other) for one, other in combinations(of_model, 2)):
+        given = value if isinstance(value, list) else [value]
+        periods = tuple(_period(file, as_table(file, one, provider, pattern), table) for one in given)
+        if any(one.overlaps(other) for one, other in combinations(periods, 2)):
             raise PriceFileError(file, "two periods overlap", table=table)
-        entries += of_model
-    return entries
+        read[pattern] = periods
+    return read
 
 
-def _entry(file: Path, pattern: str, table: Mapping[str, object], name: str) -> _Entry:
+def _period(file: Path, table: Mapping[str, object], name: str) -> Period:
     for key in table:
         if key not in _PRICES and key not in _DATES:
             known = ", ".join((*_PRICES, *_DATES))
@@ -124,9 +161,7 @@ def _entry(file: Path, pattern: str, table: Mapping[str, object], name: str) -> 
         if key not in table:
             raise PriceFileError(file, "is missing", table=name, key=key)
     prices = {
-        f"{key}_tokens": UnitPrice(
-            as_decimal(file, table[key], table=name, key=key, places=_PRICE_PLACES, below=_PRICE_LIMIT)
-        )
+        key: as_decimal(file, table[key], table=name, key=key, places=_PRICE_PLACES, below=_PRICE_LIMIT)
         for key in _PRICES
         if key in table
     }
@@ -134,7 +169,12 @@ def _entry(file: Path, pattern: str, table: Mapping[str, object], name: str) -> 
     end = as_date(file, table["until"], table=name, key="until") if "until" in table else date.max
     if start >= end:
         raise PriceFileError(file, "must be later than from", table=name, key="until")
-    return _Entry(pattern, _glob(pattern), start, end, PriceSheet(prices))
+    return Period(prices, start, end)
+
+
+def _entry(pattern: str, period: Period) -> _Entry:
+    prices = {f"{key}_tokens": UnitPrice(price) for key, price in period.prices.items()}
+    return _Entry(pattern, _glob(pattern), period, PriceSheet(prices))
 
 
 def _glob(pattern: str) -> re.Pattern[str]:

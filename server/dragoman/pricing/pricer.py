@@ -19,7 +19,7 @@ from dragoman.pricing.files import PriceFileError, table_name
 from dragoman.pricing.library import LibraryPrices
 from dragoman.pricing.names import provider_key
 from dragoman.pricing.overrides import OverridePrices
-from dragoman.pricing.rates import ExchangeRates
+from dragoman.pricing.rates import ExchangeRate, ExchangeRates
 from dragoman.pricing.sheet import EXACT, PriceSheet, Unpriced
 from dragoman.records import Cost, TokenUsage, money
 
@@ -119,6 +119,18 @@ class Pricer:
             for kind, unit_price in quote.sheet(at).prices.items()
             for above, price in ((0, unit_price.base), *unit_price.tiers)
         ]
+
+    def own_names(self) -> list[tuple[str, str]]:
+        """Provider key and name (or glob) of the models that overrides price, each once, the strongest source first."""
+        return list(dict.fromkeys(name for source in self._overrides for name in source.names))
+
+    def library_names(self) -> list[tuple[str, str]]:
+        """Likewise of the models that the price library knows."""
+        return self._library.names
+
+    def rate(self, day: date) -> ExchangeRate | None:
+        """The rate at which calls of that day are converted to `currency`, or None."""
+        return self._rates.at(self.currency, day)
 
     def _cost(self, provider: str, model: str, usage: TokenUsage, at: datetime) -> Cost:
         day = at.astimezone(UTC).date()

@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 BASE = "USD"
 """The currency of all unit prices."""
 
-_RATE_LIMIT = 1_000_000_000
+RATE_LIMIT = 1_000_000_000
+"""A rate is less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +54,16 @@ class ExchangeRates:
     @classmethod
     def load(cls, file: Path, *, max_age_days: int | None = None) -> "ExchangeRates":
         """Read and check `file`. Raises PriceFileError."""
-        document, _ = read_toml(file)
-        for key in document:
-            if key != "rates":
-                raise PriceFileError(
-                    file, "is unknown; the file holds [rates.CURRENCY] tables", table=table_name(key)
-                )
-        tables = as_table(file, document.get("rates", {}), "rates")
-        return cls(
-            {code: _series(file, code, table) for code, table in tables.items()}, max_age_days=max_age_days
-        )
+        return cls(read_series(file), max_age_days=max_age_days)
 
     @property
     def currencies(self) -> frozenset[str]:
         """The ISO 4217 codes to which there is any rate, the dollar included."""
         return frozenset(self._rates) | {BASE}
+
+    def series(self, currency: str) -> tuple[ExchangeRate, ...]:
+        """All rates to a currency, the oldest first; none for the dollar."""
+        return self._rates.get(currency, ())
 
     def at(self, currency: str, day: date) -> ExchangeRate | None:
         """The newest rate that is not younger than `day`, or None."""
@@ -98,6 +94,18 @@ class ExchangeRates:
         )
 
 
+def read_series(file: Path) -> dict[str, tuple[ExchangeRate, ...]]:
+    """What a file says: by currency, the oldest rate first. Raises PriceFileError."""
+    document, _ = read_toml(file)
+    for key in document:
+        if key != "rates":
+            raise PriceFileError(
+                file, "is unknown; the file holds [rates.CURRENCY] tables", table=table_name(key)
+            )
+    tables = as_table(file, document.get("rates", {}), "rates")
+    return {code: _series(file, code, table) for code, table in tables.items()}
+
+
 def _series(file: Path, currency: str, value: object) -> tuple[ExchangeRate, ...]:
     name = table_name("rates", currency)
     if not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
@@ -110,7 +118,7 @@ def _series(file: Path, currency: str, value: object) -> tuple[ExchangeRate, ...
     rates = []
     for key, figure in table.items():
         day = as_date(file, key, table=name, key=key)
-        rate = as_decimal(file, figure, table=name, key=key, places=MONEY_SCALE, below=_RATE_LIMIT)
+        rate = as_decimal(file, figure, table=name, key=key, places=MONEY_SCALE, below=RATE_LIMIT)
         if rate == 0:
             raise PriceFileError(file, "must not be zero", table=name, key=key)
         rates.append(ExchangeRate(rate, day))
