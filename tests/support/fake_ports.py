@@ -12,6 +12,7 @@ from uuid import UUID
 
 from dragoman import ids
 from dragoman.engine.ports import (
+    BudgetState,
     ContinueDraft,
     InputMedia,
     JsonObject,
@@ -441,6 +442,8 @@ class FakeEngine:
         self.resumed: list[ContinueDraft] = []
         self.found: list[RequestKey] = []
         self.cancelled: list[tuple[UUID, str, str]] = []
+        self.budget_states: list[BudgetState] = []
+        self.budget_reads: list[tuple[Owner, str]] = []
         self.refusal: DragomanError | None = None
         """Raised from `start` and `resume`, before they look for the request."""
 
@@ -482,6 +485,10 @@ class FakeEngine:
         run = await self._store.get_run(owner, run_id)
         self.cancelled.append((run_id, by, note))
         return run
+
+    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
+        self.budget_reads.append((owner, agent_name))
+        return self.budget_states
 
     def _keep(self, owner: Owner, request: RequestKey | None, run: FakeRun) -> FakeRun:
         self.runs.append(run)

@@ -21,7 +21,7 @@ app.command("migrate")(migrate.migrate)
 app.add_typer(agents.app, name="agents")
 app.command("chat")(chat.chat)
 app.add_typer(runs.app, name="runs")
-app.command("usage")(usage.usage)
+app.add_typer(usage.app, name="usage")
 app.command("demo")(demo.demo)
 
 

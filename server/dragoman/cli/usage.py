@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from dragoman.client import UsageDimension
     from dragoman.v1 import usage_service_pb2
 
+app = typer.Typer(invoke_without_command=True)
+
 BAR_WIDTH = 24
 """Columns of the longest bar."""
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
+@app.callback()
 def usage(
+    context: typer.Context,
     server: ServerOption = DEFAULT_SERVER,
     by: Annotated[
         str,
@@ -46,6 +50,8 @@ def usage(
     dragoman usage --by day,agent --since 2026-01-01
     dragoman usage --by model --agent example
     """
+    if context.invoked_subcommand is not None:
+        return
     run(_usage(server, dimensions(by), moment(since, "--since"), moment(until, "--until"), agent, session))
 
 

@@ -26,6 +26,7 @@ from dragoman.engine.keeper import Keeper
 from dragoman.engine.log import RunLog
 from dragoman.engine.meter import RunMeter
 from dragoman.engine.ports import (
+    BudgetState,
     Catalog,
     ContinueDraft,
     Ended,
@@ -191,6 +192,13 @@ class Engine:
         """
         cancellation = Cancellation(event_pb2.CANCEL_REASON_CALLER, by, note)
         return await self._end_anywhere(owner, run_id, cancellation)
+
+    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
+        """The budgets that hold for the owner's runs (of the agent, unless it is empty), as they stand.
+
+        Raises StorageUnavailable.
+        """
+        return []
 
     async def drain(self, grace: float) -> None:
         """Starts nothing new and sends those who follow runs of other processes to a peer; lets what runs here finish

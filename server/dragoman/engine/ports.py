@@ -312,6 +312,30 @@ class UsageRow:
     currency: str
 
 
+class BudgetPeriod(StrEnum):
+    """Over what a budget is summed up; the values are those of the settings."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """A budget that holds for somebody, and how it stands."""
+
+    principal: str
+    """Whose it is; empty when it is an agent's, whoever runs it."""
+    agent_name: str
+    """What it is for; empty when it is a principal's, whatever is run."""
+    period: BudgetPeriod
+    limit: Decimal
+    """In the reporting currency, as all its amounts."""
+    spent: Decimal
+    currency: str
+    reset_time: datetime
+    """When the next period begins."""
+
+
 class Signals(Protocol):
     """Tells processes that something about a run has changed in the store: events, its end, a wish to cancel, its turn.
 

@@ -1,10 +1,11 @@
 """Records as the protos of the services. Tokens, money and times are spelled by `dragoman.wire`."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from types import MappingProxyType
 
 from dragoman import records, wire
-from dragoman.engine.ports import MediaKind, UsageDimension, UsageRow
+from dragoman.engine.ports import BudgetPeriod, BudgetState, MediaKind, UsageDimension, UsageRow
 from dragoman.transport.structs import to_struct
 from dragoman.v1 import event_pb2, message_pb2, run_service_pb2, session_service_pb2, usage_service_pb2
 
@@ -54,6 +55,12 @@ USAGE_DIMENSION: Mapping[int, UsageDimension] = MappingProxyType(
         usage_service_pb2.USAGE_DIMENSION_USER: UsageDimension.USER,
         usage_service_pb2.USAGE_DIMENSION_SESSION: UsageDimension.SESSION,
         usage_service_pb2.USAGE_DIMENSION_PRINCIPAL: UsageDimension.PRINCIPAL,
+    }
+)
+BUDGET_PERIOD: Mapping[BudgetPeriod, usage_service_pb2.BudgetPeriod.ValueType] = MappingProxyType(
+    {
+        BudgetPeriod.DAY: usage_service_pb2.BUDGET_PERIOD_DAY,
+        BudgetPeriod.MONTH: usage_service_pb2.BUDGET_PERIOD_MONTH,
     }
 )
 _GROUP_FIELDS: Mapping[UsageDimension, tuple[str, ...]] = MappingProxyType(
@@ -134,6 +141,19 @@ def usage_group(row: UsageRow, group_by: Sequence[UsageDimension]) -> usage_serv
     for name, value in zip(fields, row.key, strict=True):
         setattr(group, name, value)
     return group
+
+
+def budget(state: BudgetState) -> usage_service_pb2.Budget:
+    """A budget; what is left of it is never below 0."""
+    return usage_service_pb2.Budget(
+        principal=state.principal,
+        agent_name=state.agent_name,
+        period=BUDGET_PERIOD[state.period],
+        limit=wire.to_money(state.limit, state.currency),
+        spent=wire.to_money(state.spent, state.currency),
+        remaining=wire.to_money(max(state.limit - state.spent, Decimal(0)), state.currency),
+        reset_time=wire.timestamp(state.reset_time),
+    )
 
 
 def _set_outcome(shown: run_service_pb2.Run, event: event_pb2.RunEvent) -> None:

@@ -16,7 +16,15 @@ from typing import Protocol
 from uuid import UUID
 
 from dragoman import records
-from dragoman.engine.ports import Catalog, ContinueDraft, MediaInspector, MessageView, RunDraft, Store
+from dragoman.engine.ports import (
+    BudgetState,
+    Catalog,
+    ContinueDraft,
+    MediaInspector,
+    MessageView,
+    RunDraft,
+    Store,
+)
 from dragoman.errors import DragomanError, Draining, RequestIdReused, StorageUnavailable
 from dragoman.records import Owner, RequestKey
 from dragoman.transport import convert
@@ -98,6 +106,10 @@ class RunEngine(Protocol):
 
     async def cancel(self, owner: Owner, run_id: UUID, *, by: str, note: str) -> records.Run:
         """Ends a run, wherever it runs; idempotent."""
+        ...
+
+    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
+        """The budgets that hold for the owner's runs (of the agent), as they stand."""
         ...
 
 

@@ -102,7 +102,7 @@ class GrpcServer:
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._server)
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(sessions, self._server)
         run_service_pb2_grpc.add_RunServiceServicer_to_server(runs, self._server)
-        usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(store), self._server)
+        usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(store, engine), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _add_reflection(self._server)
 

@@ -1,6 +1,9 @@
-"""UsageService: what the model calls of the calling owner came to."""
+"""UsageService: what the model calls of the calling owner came to, and what he may still spend."""
 
-from dragoman.engine.ports import Store, UsageDimension, UsageQuery
+from typing import Protocol
+
+from dragoman.engine.ports import BudgetState, Store, UsageDimension, UsageQuery
+from dragoman.records import Owner
 from dragoman.transport import convert
 from dragoman.transport.context import Context
 from dragoman.transport.paging import TEXT_KEY, Pager
@@ -10,11 +13,20 @@ from dragoman.v1 import usage_service_pb2 as pb
 from dragoman.v1.usage_service_pb2_grpc import UsageServiceServicer
 
 
+class BudgetKeeper(Protocol):
+    """What knows of budgets (`engine.Engine`)."""
+
+    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
+        """Those that hold for the owner's runs (of the agent), as they stand. Raises StorageUnavailable."""
+        ...
+
+
 class UsageServicer(UsageServiceServicer):
     """Sums the ledger."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, budgets: BudgetKeeper) -> None:
         self._store = store
+        self._budgets = budgets
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Context) -> pb.QueryUsageResponse:
         """Totals, grouped as asked."""
@@ -31,6 +43,11 @@ class UsageServicer(UsageServiceServicer):
             lambda row: (*row.key, row.currency),
         )
         return pb.QueryUsageResponse(groups=groups, next_page_token=token)
+
+    async def GetBudget(self, request: pb.GetBudgetRequest, context: Context) -> pb.GetBudgetResponse:
+        """What the caller may spend, and what is left of it."""
+        found = await self._budgets.budgets(current_owner(), request.agent_name)
+        return pb.GetBudgetResponse(budgets=[convert.budget(state) for state in found])
 
 
 def _query(request: pb.QueryUsageRequest, checks: Checks) -> UsageQuery:
