@@ -160,8 +160,8 @@ class Ledger:
         self._root = Source(str(run_id), run_id, None, agent_name)
         self._sources = {self._root.agno_id: self._root}
         self._calls: list[Call] = []
-        # What Agno's sums hold of the time before the run was paused, by kind, provider and model.
-        self._before: dict[tuple[str, str, str], Counts] = {}
+        # What Agno's sums hold of the time before the run was paused, by run, kind, provider and model.
+        self._before: dict[tuple[str, str, str, str], Counts] = {}
         self._closed = False
 
     @property
@@ -249,11 +249,14 @@ class Ledger:
             done.time_to_first_token.CopyFrom(wire.duration(call.time_to_first_token))
         return event_pb2.RunEvent(model_request_completed=done)
 
-    def begin_after(self, metrics: RunMetrics | None) -> None:
-        """The run goes on after a pause: Agno's sums go on as well, and what they hold by now is in the store."""
+    def begin_after(self, metrics: RunMetrics | None, agno_run_id: str | None = None) -> None:
+        """The run goes on after a pause: Agno's sums go on as well, and what they hold by now is in the store.
+
+        `agno_run_id`: whose sums, when they are a member's.
+        """
         for kind, entries in ((metrics.details if metrics else None) or {}).items():
             for entry in entries:
-                key = (kind, entry.provider, entry.id)
+                key = (agno_run_id or self._root.agno_id, kind, entry.provider, entry.id)
                 known = self._before.get(key, (0, 0, 0, 0))
                 self._before[key] = tuple(map(sum, zip(known, counts(entry), strict=True)))
 
@@ -286,14 +289,20 @@ class Ledger:
     def _since_pause(self, source: Source, kind: str, entry: Any) -> Counts:
         """What Agno counted without what it had counted before the pause."""
         figures = counts(entry)
-        before = self._before.pop((kind, entry.provider, entry.id), None) if source is self._root else None
+        before = self._before.pop((source.agno_id, kind, entry.provider, entry.id), None)
         if before is None:
             return figures
         return tuple(max(0, a - b) for a, b in zip(figures, before, strict=True))
 
-    def last(self) -> Call | None:
-        """The latest call in which the run's own agent worked at its answer."""
-        return next((c for c in reversed(self._calls) if c.source is self._root and c.has_run), None)
+    def last(self, agno_run_id: str | None = None) -> Call | None:
+        """The latest call in which the run's own agent, or the given run's, worked at its answer."""
+        source = self._sources.get(agno_run_id or self._root.agno_id)
+        return next((c for c in reversed(self._calls) if c.source is source and c.has_run), None)
+
+    def of_run(self, agno_run_id: str) -> list[ModelCall]:
+        """The calls of one run alone, without those of its members, in order."""
+        source = self._sources.get(agno_run_id)
+        return [self._row(call) for call in self._calls if call.source is source]
 
     def unfinished(self, source: Source) -> Call | None:
         """The source's last call, when it did not complete."""
