@@ -52,7 +52,7 @@ _NAMELIKE = frozenset(
 _OPENERS = frozenset(
     re.findall(
         r"\w+",
-        "What Which Who How Is Are Tell Give Show Please Can Could Then And The A An I Look Get Find Say Ask Use Call",
+        "What Which Who How Is Are Tell Give Show Please Can Could Then And The A An I Look Get Find Say Ask Use Call Also",
     )
 )
 

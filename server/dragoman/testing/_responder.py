@@ -5,12 +5,13 @@ calls a tool when it names it, shares words with its name or description, and ha
 that stands alone, as in "What is 6 * 7?", calls a tool that takes an expression. The requests of a step are called
 together, the steps one after the other; "it" or "the result" in a later step is what the step before gave. When all
 steps are done the answer is made from their results. Without any tool the model looks at the pictures, answers
-questions about what was said before, and otherwise says what it understood.
+questions about what was said before, and otherwise says what it understood. What the leader of a team does is in
+`_leader`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dragoman.testing._fill import NUMBER_WORDS, QUOTED, fill, takes_formula
@@ -39,6 +40,18 @@ class Result:
     tool: str
     text: str
     failed: bool
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What it had been called with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the team that the model leads."""
+
+    id: str
+    name: str
+    about: str
+    """What the leader is told of it: role, description, and all of that of a team's own members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,10 @@ class Conversation:
     """How many times tools have been called for the present message."""
     results: tuple[Result, ...]
     """What they gave, in order."""
+    members: tuple[Member, ...] = ()
+    """Of the team that the model leads."""
+    routes: bool = False
+    """The team hands each message over to one member, whose reply is the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,7 @@ def reply(conversation: Conversation, tools: Sequence[Tool]) -> Reply:
     done = 0
     for number, step in enumerate(planned):
         previous = conversation.results[-1] if conversation.results and number else None
-        calls = _calls(step, tools, previous)
+        calls = calls_of(step, tools, previous)
         if not calls:
             continue
         if done == conversation.rounds:
@@ -90,8 +107,8 @@ def reply(conversation: Conversation, tools: Sequence[Tool]) -> Reply:
     if conversation.results:
         return Reply("All results are there.", _from_results(conversation.results))
     if conversation.pictures:
-        return Reply("I look at what was sent.", " ".join(map(_describe, conversation.pictures)))
-    return _converse(conversation.said)
+        return Reply("I look at what was sent.", " ".join(map(describe, conversation.pictures)))
+    return converse(conversation.said)
 
 
 _THEN = re.compile(r"[,;.]?\s*\b(?:and\s+)?(?:then|after that|afterwards)\b[,:]?\s*", re.IGNORECASE)
@@ -114,12 +131,12 @@ def steps(text: str) -> list[list[str]]:
     return [part for part in parts if part]
 
 
-def _calls(fragments: Sequence[str], tools: Sequence[Tool], previous: Result | None) -> tuple[Call, ...]:
+def calls_of(fragments: Sequence[str], tools: Sequence[Tool], previous: Result | None) -> tuple[Call, ...]:
     """The calls of one step. A request that lacks an argument may take it from what the step before gave."""
     calls: list[Call] = []
     for request in _requests(fragments, tools):
         parameters, text = request.tool.parameters, request.plain()
-        filled = fill(parameters, _spelled(_referring(text, previous)), request.rest())
+        filled = fill(parameters, _spelled(referring(text, previous)), request.rest())
         if not filled.complete and previous is not None and (number := _last_number(previous.text)):
             filled = fill(parameters, _spelled(f"{number} {text}"))
         if filled.complete or request.named:
@@ -139,7 +156,7 @@ class _Request:
     def plain(self) -> str:
         """The text; a capital that it only has because it opens with one of the tool's own words is taken away."""
         first, _, more = self.text.partition(" ")
-        if _stems(first) & (_stems(self.tool.name.replace("_", " ")) | _stems(self.tool.description)):
+        if stems(first) & (stems(self.tool.name.replace("_", " ")) | stems(self.tool.description)):
             return f"{first.lower()} {more}"
         return self.text
 
@@ -153,7 +170,7 @@ def _requests(fragments: Sequence[str], tools: Sequence[Tool]) -> list[_Request]
     """The requests of one step. A fragment that asks for no tool itself belongs to the request before it."""
     requests: list[_Request] = []
     for fragment in fragments:
-        tool, named = _wanted(fragment, tools)
+        tool, named = wanted(fragment, tools)
         if tool is not None:
             requests.append(_Request(tool, fragment, named))
         elif requests:
@@ -176,31 +193,31 @@ def _name_pattern(tool: Tool) -> str:
     return rf"\b(?:{name}|{name.replace('_', ' ')})\b"
 
 
-_ARITHMETIC = re.compile(
+ARITHMETIC = re.compile(
     r"\s*(?:(?:what(?:\s+is|['’]s)|how\s+much\s+is)\s+)?-?[\d(][\d\s.()]*[-+*/^%][-\d\s+*/().^%]*[\d)][\s=.?!]*\Z",
     re.IGNORECASE,
 )
 """Two numbers at least with an operator between them, and nothing else but the question."""
 
 
-def _wanted(fragment: str, tools: Sequence[Tool]) -> tuple[Tool | None, bool]:
+def wanted(fragment: str, tools: Sequence[Tool]) -> tuple[Tool | None, bool]:
     """The tool that fits best, and whether it was called by its name."""
     for tool in sorted(tools, key=lambda tool: -len(tool.name)):
         if re.search(_name_pattern(tool), fragment, re.IGNORECASE):
             return tool, True
-    words = _stems(fragment)
+    words = stems(fragment)
     scored = [(_score(tool, words), -number, tool) for number, tool in enumerate(tools)]
     best = max(scored, key=lambda entry: entry[:2], default=None)
     if best is not None and best[0] >= 2:
         return best[2], False
-    if _ARITHMETIC.match(fragment):
+    if ARITHMETIC.match(fragment):
         return next((tool for tool in tools if takes_formula(tool.parameters)), None), False
     return None, False
 
 
 def _score(tool: Tool, words: frozenset[str]) -> int:
-    name = _stems(tool.name.replace("_", " "))
-    summary = _stems(tool.description.strip().split("\n\n")[0])
+    name = stems(tool.name.replace("_", " "))
+    summary = stems(tool.description.strip().split("\n\n")[0])
     return 2 * len(name & words) + len((summary - name) & words)
 
 
@@ -222,13 +239,13 @@ _SAME = {
 }
 
 
-def _stems(text: str) -> frozenset[str]:
+def stems(text: str) -> frozenset[str]:
     words = (word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in _STOP and len(word) > 2)
     return frozenset(_stem(_SAME.get(word, word)) for word in words)
 
 
 def _stem(word: str) -> str:
-    for ending in ("ing", "ied", "ed", "es", "s", "e", "y"):
+    for ending in ("ing", "ied", "ies", "ed", "es", "s", "e", "y"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]
     return word
@@ -244,11 +261,16 @@ _REFERENCE = re.compile(
 )
 
 
-def _referring(text: str, previous: Result | None) -> str:
-    """`text` with "it" or "the result" replaced by what the step before gave."""
+_TOLD = re.compile(r"\bis (\w+)\.?\s*\Z")
+"""The end of a sentence such as "The word in the picture is Rome."."""
+
+
+def referring(text: str, previous: Result | None) -> str:
+    """`text` with "it" or "the result" replaced by what the step before gave: a number, a word that it ends in, or all."""
     if previous is None or not _REFERENCE.search(text):
         return text
-    value = _last_number(previous.text) or f'"{previous.text}"'
+    told = _TOLD.search(previous.text)
+    value = _last_number(previous.text) or f'"{told.group(1) if told else previous.text}"'
     return _REFERENCE.sub(lambda _: value, text, count=1)
 
 
@@ -260,12 +282,12 @@ def _last_number(text: str) -> str | None:
 def _from_results(results: Sequence[Result]) -> str:
     sentences = []
     for result in results:
-        text = _short(result.text).rstrip(".")
+        text = short(result.text).rstrip(".")
         sentences.append(f"{result.tool} failed: {text}." if result.failed else f"{result.tool} gave {text}.")
     return " ".join(sentences)
 
 
-def _describe(picture: bytes | None) -> str:
+def describe(picture: bytes | None) -> str:
     if picture is None:
         return "I was sent a picture, but not its bytes."
     try:
@@ -275,9 +297,9 @@ def _describe(picture: bytes | None) -> str:
     return "I see no word in the picture." if word is None else f"The word in the picture is {word}."
 
 
-def _converse(said: Sequence[str]) -> Reply:
+def converse(said: Sequence[str]) -> Reply:
     text = said[-1].strip() if said else ""
-    earlier = [_short(one) for one in said[:-1]]
+    earlier = [short(one) for one in said[:-1]]
     question = text[:LOOKED_AT].lower()
     if re.search(r"\bmy name\b.*\?|\bwho am i\b", question):
         pattern = re.compile(r"\b[Mm]y name is ([\w'-]+)|\bI am ([A-Z]\w+)")
@@ -292,7 +314,7 @@ def _converse(said: Sequence[str]) -> Reply:
     if not text:
         return Reply("There is nothing to go by.", "You have not said anything.")
     number = f"This is your message number {len(said)}." if earlier else "This is your first message."
-    return Reply("Nothing is to be done but answer.", f"I understand: “{_short(text)}”. {number}")
+    return Reply("Nothing is to be done but answer.", f"I understand: “{short(text)}”. {number}")
 
 
 def _recall(question: str, earlier: Sequence[str]) -> str:
@@ -305,7 +327,7 @@ def _recall(question: str, earlier: Sequence[str]) -> str:
     return "You said: " + " / ".join(earlier)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """The text on one line, the end of a long one left out."""
     line = " ".join(text.split())
     return line if len(line) <= _QUOTED_LENGTH else f"{line[: _QUOTED_LENGTH - 1]}…"

@@ -1,9 +1,9 @@
 """OfflineModel: an Agno model that behaves like a real one and needs no network.
 
 It streams its words one by one, thinks if asked to, calls the agent's tools (several at once, or one after the
-other), reads the word in a picture from its pixels, remembers the conversation it is sent, fills structured output,
-and reports its tokens. What it says follows fixed rules (see `_responder`): the same conversation always gets the
-same answer. It is for demonstrations, examples and tests.
+other), leads a team in each of its modes, reads the word in a picture from its pixels, remembers the conversation it
+is sent, fills structured output, and reports its tokens. What it says follows fixed rules (see `_responder` and
+`_leader`): the same conversation always gets the same answer. It is for demonstrations, examples and tests.
 
     agent = Agent(model=OfflineModel(), tools=[add, weather], telemetry=False)
 
@@ -29,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 
 from dragoman.records import TokenUsage
 from dragoman.testing._fill import fill
+from dragoman.testing._leader import lead, read_roster
 from dragoman.testing._responder import LOOKED_AT, Conversation, Reply, Result, Tool, reply
 from dragoman.testing._usage import metrics
 
@@ -130,7 +131,7 @@ def _answer(kwargs: Mapping[str, Any], *, think: bool) -> _Answer:
     offered: Sequence[Mapping[str, Any]] = kwargs.get("tools") or ()
     asked = kwargs.get("response_format")
     conversation = _conversation(messages)
-    turn = reply(conversation, _tools(offered))
+    turn = (lead if conversation.members else reply)(conversation, _tools(offered))
     calls = [_wire(call.name, call.arguments) for call in turn.calls]
     text, parsed = turn.text, None
     if asked is not None and not calls:
@@ -155,22 +156,44 @@ def _wire(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _conversation(messages: Sequence[Message]) -> Conversation:
     spoken = [at for at, message in enumerate(messages) if _is_users_own(messages, at)]
     since = messages[spoken[-1] :] if spoken else messages
+    asked = {call["id"]: call for message in since for call in message.tool_calls or ()}
     results = tuple(
-        Result(message.tool_name or "the tool", message.get_content_string(), bool(message.tool_call_error))
+        Result(
+            message.tool_name or "the tool",
+            message.get_content_string(),
+            bool(message.tool_call_error),
+            _arguments(asked.get(message.tool_call_id)),
+        )
         for message in since
         if message.role == "tool"
     )
+    system = "\n".join(message.get_content_string() for message in messages if message.role == "system")
+    members, routes = read_roster(system)
     return Conversation(
         said=tuple(messages[at].get_content_string() for at in spoken),
         pictures=tuple(image.content for message in since for image in message.images or ()),
         rounds=sum(message.role == "assistant" and bool(message.tool_calls) for message in since),
         results=results,
+        members=members,
+        routes=routes,
     )
 
 
+def _arguments(call: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What a tool was called with; nothing when the call is not there or was no JSON object."""
+    try:
+        found = json.loads(call["function"]["arguments"]) if call else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _is_users_own(messages: Sequence[Message], at: int) -> bool:
-    """True for what the user said; Agno also sends pictures that tools returned in the user's name."""
-    return messages[at].role == "user" and (at == 0 or messages[at - 1].role != "tool")
+    """True for what the user said; in the user's name Agno also sends pictures that tools returned, and a team's tasks."""
+    message = messages[at]
+    if message.role != "user" or message.get_content_string().startswith("<current_task_state>"):
+        return False
+    return at == 0 or messages[at - 1].role != "tool"
 
 
 def _tools(offered: Sequence[Mapping[str, Any]]) -> list[Tool]:
