@@ -1,6 +1,7 @@
 """UsageService over a real channel."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from support.fake_ports import usage_row
 from support.served import UNKNOWN, Served, refusal
 
-from dragoman.engine.ports import UsageDimension
+from dragoman.engine.ports import BudgetPeriod, BudgetState, UsageDimension
 from dragoman.transport import convert
 from dragoman.v1 import usage_service_pb2 as pb
 
@@ -64,6 +65,7 @@ async def test_the_store_is_asked_what_the_caller_asked(served: Served) -> None:
         end_time=Timestamp(seconds=1_767_312_000),
         agent_name="plain",
         session_id=UNKNOWN,
+        time_zone="Africa/Johannesburg",
     )
     await served.usage.QueryUsage(request)
     (query,) = served.store.queries
@@ -71,6 +73,56 @@ async def test_the_store_is_asked_what_the_caller_asked(served: Served) -> None:
     assert query.start_time == datetime(2026, 1, 1, microsecond=1, tzinfo=UTC)
     assert query.end_time == datetime(2026, 1, 2, tzinfo=UTC)
     assert (query.agent_name, str(query.session_id)) == ("plain", UNKNOWN)
+    assert query.time_zone == "Africa/Johannesburg"
+
+
+async def test_days_are_those_of_utc_unless_a_zone_is_named(served: Served) -> None:
+    await served.usage.QueryUsage(pb.QueryUsageRequest(group_by=[pb.USAGE_DIMENSION_DAY]))
+    assert [query.time_zone for query in served.store.queries] == ["UTC"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Africa", "Europe/Nowhere", "europe/berlin", "../etc/passwd", "localtime", "right/UTC", "+02:00", " "],
+)
+async def test_an_unknown_time_zone_is_refused(served: Served, name: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.usage.QueryUsage(pb.QueryUsageRequest(time_zone=name))
+    refused = await refusal(caught.value)
+    assert (refused.code, refused.reason, refused.fields) == (
+        "INVALID_ARGUMENT",
+        "INVALID_INPUT",
+        ["time_zone"],
+    )
+
+
+async def test_a_token_of_another_time_zone_is_refused(served: Served) -> None:
+    served.store.usage = [usage_row(f"2026-01-0{n}") for n in (1, 2, 3)]
+    request = pb.QueryUsageRequest(group_by=[pb.USAGE_DIMENSION_DAY], page_size=1, time_zone="Asia/Tokyo")
+    request.page_token = (await served.usage.QueryUsage(request)).next_page_token
+    request.time_zone = "Europe/Berlin"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.usage.QueryUsage(request)
+    assert (await refusal(caught.value)).reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_budgets_say_what_is_left(served: Served) -> None:
+    reset = datetime(2026, 1, 3, tzinfo=UTC)
+    limit = Decimal("12.5")
+    served.engine.budget_states = [
+        BudgetState("local", "", BudgetPeriod.DAY, limit, Decimal("2.000000000001"), "ZAR", reset),
+        BudgetState("", "plain", BudgetPeriod.MONTH, limit, Decimal("12.500000001"), "ZAR", reset),
+    ]
+    answer = await served.usage.GetBudget(pb.GetBudgetRequest(agent_name="plain"))
+    assert [(owner.principal, agent) for owner, agent in served.engine.budget_reads] == [("local", "plain")]
+    day, month = answer.budgets
+    assert (day.principal, day.agent_name, day.period) == ("local", "", pb.BUDGET_PERIOD_DAY)
+    assert (month.principal, month.agent_name, month.period) == ("", "plain", pb.BUDGET_PERIOD_MONTH)
+    assert (day.limit.currency_code, day.limit.units, day.limit.nanos) == ("ZAR", 12, 500_000_000)
+    assert (day.spent.units, day.spent.nanos) == (2, 0)
+    assert (day.remaining.units, day.remaining.nanos) == (10, 500_000_000)
+    assert (month.remaining.units, month.remaining.nanos) == (0, 0)
+    assert day.reset_time.ToJsonString() == "2026-01-03T00:00:00Z"
 
 
 async def test_groups_come_in_pages(served: Served) -> None:

@@ -149,7 +149,7 @@ json_values = st.recursive(
 )
 json_objects = st.dictionaries(names, json_values, max_size=4)
 labels = st.dictionaries(names, names, max_size=4)
-usages = st.builds(TokenUsage, *[st.integers(0, 2**50)] * 8)
+usages = st.builds(TokenUsage, *[st.integers(0, 2**50)] * 10)
 costs = st.builds(
     Cost,
     usd=money,

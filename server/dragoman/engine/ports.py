@@ -295,6 +295,8 @@ class UsageQuery:
     end_time: datetime | None = None
     agent_name: str = ""
     session_id: UUID | None = None
+    time_zone: str = "UTC"
+    """Whose days DAY means: an IANA name that `dragoman.zones` knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,19 @@
 
 A page begins after a key, so calls of groups that have been shown are not summed again. A group is of one currency: when
 the reporting currency has changed in between, what was priced before stands in a row of its own, behind the same key.
+
+Times lie in the ledger as UTC. A day somewhere else is that of the time with the zone's offset added to it, which the
+statement spells out as a CASE over the changes of the offset while the owner has made calls: so it takes no tables of time
+zones in the database, and every page of a query has the same days.
 """
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from dragoman import zones
 from dragoman.engine.ports import Page, UsageDimension, UsageQuery, UsageRow
 from dragoman.errors import PageTokenInvalid
 from dragoman.records import Owner, TokenUsage
@@ -19,10 +24,8 @@ from dragoman.storage.types import MYSQL, unscaled
 
 _calls = model_calls.c
 
-_DAY = sa.func.date(_calls.start_time, type_=sa.String())
-
 _KEYS: dict[UsageDimension, tuple[sa.ColumnElement[Any], ...]] = {
-    UsageDimension.DAY: (_DAY,),
+    UsageDimension.DAY: (sa.func.date(_calls.start_time, type_=sa.String()),),
     UsageDimension.AGENT: (_calls.root_agent_name,),
     UsageDimension.MEMBER: (_calls.agent_name,),
     UsageDimension.MODEL: (_calls.provider, _calls.model),
@@ -30,6 +33,10 @@ _KEYS: dict[UsageDimension, tuple[sa.ColumnElement[Any], ...]] = {
     UsageDimension.SESSION: (_calls.session_id,),
     UsageDimension.PRINCIPAL: (_calls.principal,),
 }
+
+_OF_OWNER = sa.select(_calls.start_time).where(owned(model_calls)).limit(1)
+_FIRST = _OF_OWNER.order_by(_calls.start_time)
+_LAST = _OF_OWNER.order_by(_calls.start_time.desc())
 
 _HALF = 10**6
 """On SQLite, where a sum of integers must fit into 64 bits, an amount is summed in two parts: in 10**-6 of a unit, and
@@ -43,7 +50,10 @@ def select(
 
     `page.after` is a row's key, with or without its currency behind it. Raises PageTokenInvalid for another grouping's.
     """
-    keys = [column for dimension in query.group_by for column in _KEYS[dimension]]
+    columns = dict(_KEYS)
+    if UsageDimension.DAY in query.group_by and query.time_zone != "UTC":
+        columns[UsageDimension.DAY] = (_day(connection, owner, query),)
+    keys = [column for dimension in query.group_by for column in columns[dimension]]
     grouped = [*keys, _calls.currency]
     exact = connection.dialect.name in MYSQL
     statement = (
@@ -63,7 +73,7 @@ def select(
         .limit(page.size)
     )
     if page.after is not None:
-        statement = statement.where(_after(keys, page.after))
+        statement = statement.where(_after(query, keys, page.after))
     return [_row(row, len(keys), exact) for row in connection.execute(statement, of(owner)).mappings()]
 
 
@@ -80,28 +90,63 @@ def _filters(query: UsageQuery) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _after(keys: list[sa.ColumnElement[Any]], after: tuple[str, ...]) -> sa.ColumnElement[bool]:
+def _day(connection: sa.Connection, owner: Owner, query: UsageQuery) -> sa.ColumnElement[str]:
+    """The day of a call in the query's time zone, as YYYY-MM-DD."""
+    time = _calls.start_time
+    first = connection.execute(_FIRST, of(owner)).scalar()
+    last = connection.execute(_LAST, of(owner)).scalar()
+    if first is None or last is None:
+        return _KEYS[UsageDimension.DAY][0]
+    # No further than what is asked for, and a little beyond the last call: another one may be booked just now.
+    first = first if query.start_time is None else max(first, query.start_time)
+    last = (
+        last + timedelta(days=1) if query.end_time is None else min(last, query.end_time) + timedelta(days=1)
+    )
+    changes = zones.offsets(query.time_zone, first, max(first, last))
+    bounds = [time < at for at, _ in changes[1:]]
+    if connection.dialect.name in MYSQL:
+        shift = _by_time(bounds, [offset for _, offset in changes])
+        return sa.func.date(sa.func.timestampadd(sa.text("SECOND"), shift, time), type_=sa.String())
+    shift = _by_time(bounds, [f"{offset:+d} seconds" for _, offset in changes])
+    # Whole seconds: SQLite would round the last half of a millisecond of a day up into the next one.
+    second = sa.func.substr(sa.type_coerce(time, sa.String()), 1, 19)
+    return sa.func.date(second, shift, type_=sa.String())
+
+
+def _by_time(bounds: list[sa.ColumnElement[bool]], values: list[Any]) -> sa.ColumnElement[Any]:
+    """The value before the first bound, between the first and the second, ..., after the last."""
+    if not bounds:
+        return sa.literal(values[0])
+    return sa.case(*zip(bounds, values[:-1], strict=True), else_=values[-1])
+
+
+def _after(
+    query: UsageQuery, keys: list[sa.ColumnElement[Any]], after: tuple[str, ...]
+) -> sa.ColumnElement[bool]:
     columns = [*keys, _calls.currency] if len(after) == len(keys) + 1 else keys
     if len(after) != len(columns):
         raise PageTokenInvalid
     if not columns:
         return sa.false()  # one group, and it has been shown
+    places = [dimension for dimension in query.group_by for _ in _KEYS[dimension]]
     bounds = [
-        sa.literal(_bound(column, text), column.type) for column, text in zip(columns, after, strict=True)
+        sa.literal(value, column.type) for column, value in zip(columns, _values(places, after), strict=True)
     ]
     return sa.tuple_(*columns) > sa.tuple_(*bounds)
 
 
-def _bound(column: sa.ColumnElement[Any], text: str) -> object:
-    """The value that a key's text stands for."""
+def _values(places: list[UsageDimension], after: tuple[str, ...]) -> list[object]:
+    """What the texts of a key stand for; behind its places may be a currency."""
+    values: list[object] = list(after)
     try:
-        if column is _calls.session_id:
-            return UUID(text)
-        if column is _DAY:
-            return date.fromisoformat(text).isoformat()
+        for place, dimension in enumerate(places):
+            if dimension is UsageDimension.SESSION:
+                values[place] = UUID(after[place])
+            elif dimension is UsageDimension.DAY:
+                values[place] = date.fromisoformat(after[place]).isoformat()
     except ValueError:
         raise PageTokenInvalid from None
-    return text
+    return values
 
 
 def _sums(name: str, exact: bool) -> list[sa.ColumnElement[Any]]:

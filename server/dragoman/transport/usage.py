@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from dragoman import zones
 from dragoman.engine.ports import BudgetState, Store, UsageDimension, UsageQuery
 from dragoman.records import Owner
 from dragoman.transport import convert
@@ -65,10 +66,16 @@ def _query(request: pb.QueryUsageRequest, checks: Checks) -> UsageQuery:
     end = checks.moment("end_time", request.end_time) if request.HasField("end_time") else None
     if start is not None and end is not None and end <= start:
         checks.add("end_time", "must be after start_time")
+    time_zone = request.time_zone or "UTC"
+    try:
+        zones.zone(time_zone)
+    except ValueError as error:
+        checks.add("time_zone", str(error))
     return UsageQuery(
         group_by=tuple(group_by),
         start_time=start,
         end_time=end,
         agent_name=request.agent_name,
         session_id=checks.optional_id("session_id", request.session_id),
+        time_zone=time_zone,
     )

@@ -213,6 +213,13 @@ class Usage(usage_service_pb2_grpc.UsageServiceServicer):
             groups=[usage_service_pb2.UsageGroup(agent_name="example")]
         )
 
+    async def GetBudget(
+        self, request: usage_service_pb2.GetBudgetRequest, context: Context
+    ) -> usage_service_pb2.GetBudgetResponse:
+        return usage_service_pb2.GetBudgetResponse(
+            budgets=[usage_service_pb2.Budget(agent_name=request.agent_name)]
+        )
+
 
 class Services:
     """The four services and the address where they are served."""

@@ -109,7 +109,9 @@ async def test_execute_has_no_deadline_and_takes_large_answers(services: Any) ->
 async def test_usage(services: Any) -> None:
     start, end = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
     async with Dragoman(services.address) as client:
-        groups = client.query_usage(("day", "model"), start=start, end=end, agent="example", session="s")
+        groups = client.query_usage(
+            ("day", "model"), start=start, end=end, agent="example", session="s", time_zone="Asia/Tokyo"
+        )
         assert [group.agent_name async for group in groups] == ["example"]
         request = services.usage.requests[-1]
         assert list(request.group_by) == [
@@ -118,8 +120,15 @@ async def test_usage(services: Any) -> None:
         ]
         assert request.start_time.ToDatetime(UTC) == start
         assert request.end_time.ToDatetime(UTC) == end
+        assert request.time_zone == "Asia/Tokyo"
         with pytest.raises(ValueError, match="time zone"):
             client.query_usage(start=datetime(2026, 1, 2))  # noqa: DTZ001
+
+
+async def test_budgets(services: Any) -> None:
+    async with Dragoman(services.address) as client:
+        assert [budget.agent_name for budget in await client.get_budget(agent="example")] == ["example"]
+        assert [budget.agent_name for budget in await client.get_budget()] == [""]
 
 
 @pytest.mark.parametrize("value", [object(), b"bytes", {1, 2}, {1: "a"}])

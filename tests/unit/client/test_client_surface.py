@@ -61,6 +61,7 @@ def test_public_methods() -> None:
         "delete_session",
         "execute",
         "get_agent",
+        "get_budget",
         "get_run",
         "get_session",
         "list_agents",
