@@ -355,9 +355,13 @@ class Dragoman:
         end: datetime | None = None,
         agent: str = "",
         session: Session | str | None = None,
+        time_zone: str = "",
         page_size: int = 0,
     ) -> AsyncIterator[usage_service_pb2.UsageGroup]:
-        """Totals of model calls that started in [start, end), a row per group; without `by` one row, the grand total."""
+        """Totals of model calls that started in [start, end), a row per group; without `by` one row, the grand total.
+
+        `time_zone`: the IANA name of the zone whose days are meant, such as `Africa/Johannesburg` (empty: UTC).
+        """
         dimensions = [DIMENSIONS[each] for each in by]
         start_time, end_time = timestamp(start), timestamp(end)
 
@@ -368,6 +372,7 @@ class Dragoman:
                 end_time=end_time,
                 agent_name=agent,
                 session_id=session_id(session),
+                time_zone=time_zone,
                 page_size=page_size,
                 page_token=token,
             )
@@ -375,6 +380,11 @@ class Dragoman:
             return response.groups, response.next_page_token
 
         return rows(fetch)
+
+    async def get_budget(self, *, agent: str = "") -> list[usage_service_pb2.Budget]:
+        """The budgets that hold for the caller's runs (of one agent), and what is left of them; empty without any."""
+        request = usage_service_pb2.GetBudgetRequest(agent_name=agent)
+        return list((await self._link.call(lambda stubs: stubs.usage.GetBudget, request)).budgets)
 
     @property
     def _link(self) -> Link:
