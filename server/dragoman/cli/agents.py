@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dragoman.catalog import Catalog
+    from dragoman.config import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Show and check the agents that a server would serve.")
 
@@ -51,8 +52,11 @@ def check(specs: Specs = None) -> None:
 
 
 def _load(specs: list[str] | None) -> "Catalog":
+    return load_catalog(load_settings({"agents": specs or None, "entry_points": False if specs else None}))
+
+
+def load_catalog(settings: "Settings") -> "Catalog":
     """The catalog; what is wrong with it is told line by line and ends the command."""
-    settings = load_settings({"agents": specs or None, "entry_points": False if specs else None})
     from dragoman.config import silence_agno
 
     silence_agno()

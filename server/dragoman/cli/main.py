@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli import agents, chat, demo, migrate, runs, serve, usage
+from dragoman.cli import agents, chat, demo, migrate, prices, rates, reprice, runs, serve, usage
 from dragoman.cli._report import Commands
 
 app = typer.Typer(
@@ -21,7 +21,10 @@ app.command("migrate")(migrate.migrate)
 app.add_typer(agents.app, name="agents")
 app.command("chat")(chat.chat)
 app.add_typer(runs.app, name="runs")
+usage.app.command("reprice")(reprice.reprice)
 app.add_typer(usage.app, name="usage")
+app.add_typer(prices.app, name="prices")
+app.add_typer(rates.app, name="rates")
 app.command("demo")(demo.demo)
 
 
@@ -47,6 +50,7 @@ def root(
     dragoman serve --agents shop.agents:agents  serve them
     dragoman chat shop                          talk to one, from another terminal
     dragoman usage --by day,agent               what has it cost?
+    dragoman prices check                       has every model of mine a price?
     dragoman demo                               see it all (in the repository)
 
     Exit codes: 0 done, 1 failed, 2 used wrongly.

@@ -128,6 +128,11 @@ class Pricer:
         """Likewise of the models that the price library knows."""
         return self._library.names
 
+    @property
+    def rates(self) -> ExchangeRates:
+        """All exchange rates."""
+        return self._rates
+
     def rate(self, day: date) -> ExchangeRate | None:
         """The rate at which calls of that day are converted to `currency`, or None."""
         return self._rates.at(self.currency, day)
