@@ -11,15 +11,16 @@ A medium's bytes, in `content`, are one of
     {"text": ...}                            a file whose content is a `str`, likewise
     {"sha256": ..., "size": ...}             else: in the media table; with `"text": true` for a `str`
 
-What JSON cannot hold is never stored as something else in silence: `encode` raises `Unstorable` for NaN, infinities
-and lone surrogates, and writes other foreign objects as `values.plain` shows them. When it need not be strict, it
-writes the whole message so.
+What JSON cannot hold is never stored as something else in silence: `encode` raises `Unstorable` for whatever would not be
+read back equal: NaN and infinities, lone surrogates, cycles, objects, tuples, keys that are no strings. When it need not
+be strict it writes those, and nothing else, as `values.plain` shows them.
 """
 
 import base64
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,15 @@ from pydantic import BaseModel
 
 from dragoman.adapter import media as looks
 from dragoman.adapter.media import AgnoMedia
-from dragoman.adapter.values import clean, plain
+from dragoman.adapter.values import CUT, clean, plain
 from dragoman.records import Media
 
 MAX_PLAIN_BYTES: Final = 64 * 1024 * 1024
+
+MAX_DEPTH: Final = 100
+"""Levels of nesting that are kept of a message that is stored as near as JSON comes."""
+MAX_BITS: Final = 10_000
+"""Of an integer in one: Python does not write longer ones in digits."""
 
 _MANY: Final[Mapping[str, type[BaseModel]]] = {
     "images": Image,
@@ -58,7 +64,7 @@ _DEFAULTS: Final = {
 
 
 class Unstorable(ValueError):
-    """The message holds what JSON cannot: NaN, an infinity, a lone surrogate, a cycle."""
+    """The message holds what JSON cannot: it would be read back as something else, or not at all."""
 
 
 class MediaMissing(LookupError):
@@ -93,7 +99,7 @@ def encode(message: Message, *, strict: bool = True) -> Encoded:
         document[name] = value
     if message.model_extra:
         document["extra"] = message.model_extra
-    return Encoded(_dumps(document if strict else _foreign(document)), tuple(apart))
+    return Encoded(_dumps(document if strict else _nearest(document, 0, set())), tuple(apart))
 
 
 def decode(parts: bytes, media: Mapping[bytes, Media]) -> Message:
@@ -123,17 +129,43 @@ def hash_of(data: bytes) -> bytes:
 
 def _dumps(document: object) -> bytes:
     try:
-        text = json.dumps(
-            document, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_foreign
-        )
-        return text.encode()
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        data, same = text.encode(), json.loads(text) == document
     except (ValueError, TypeError, RecursionError) as error:
         raise Unstorable(type(error).__name__) from error
+    if not same:  # JSON makes lists of tuples, and strings of all keys
+        raise Unstorable("not equal")
+    return data
 
 
-def _foreign(value: object) -> object:
-    """What JSON has no form for."""
-    return plain(value, max_bytes=MAX_PLAIN_BYTES)
+def _nearest(value: object, depth: int, above: set[int]) -> object:
+    """The value with what JSON has no form for as `plain` shows it. `above`: the containers around it, by identity."""
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if isinstance(value, float) and kind is float and math.isfinite(value):
+        return value
+    if isinstance(value, int) and kind is int and value.bit_length() <= MAX_BITS:
+        return value
+    if isinstance(value, str) and kind is str:
+        return clean(value)
+    if not isinstance(value, dict | list | tuple):
+        return plain(value, max_bytes=MAX_PLAIN_BYTES)
+    if id(value) in above or depth > MAX_DEPTH:
+        return CUT
+    above.add(id(value))
+    nearest: object
+    if isinstance(value, dict):
+        nearest = {_key(key): _nearest(item, depth + 1, above) for key, item in value.items()}
+    else:
+        nearest = [_nearest(item, depth + 1, above) for item in value]
+    above.discard(id(value))
+    return nearest
+
+
+def _key(key: object) -> str:
+    named = plain({key: None}, max_bytes=MAX_PLAIN_BYTES)
+    return next(iter(named)) if isinstance(named, dict) and named else CUT
 
 
 def _fields(model: BaseModel) -> dict[str, Any]:
