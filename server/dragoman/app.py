@@ -57,6 +57,8 @@ class ServerInfo:
     database: str
     """Kind of the database and, for a file, its name; never credentials."""
     currency: str
+    access: str
+    """Who may call, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ async def running(
     silence_agno()
     # The rooms are heavy to import (Agno alone takes seconds): only here, so that a command that needs none is quick.
     from dragoman.adapter import AgnoMessageView, AgnoRunner, SniffingInspector
+    from dragoman.auth import Authenticator, KeyRing
     from dragoman.catalog import load
     from dragoman.engine import Engine
     from dragoman.pricing import Pricer
@@ -145,6 +148,7 @@ async def running(
         )
         await engine.open()
         stack.push_async_callback(engine.close)
+        ring = KeyRing(store.keys) if "keys" in settings.auth else None
         server = GrpcServer(
             settings,
             engine=engine,
@@ -153,8 +157,19 @@ async def running(
             view=AgnoMessageView(),
             inspector=SniffingInspector(settings.max_media_bytes),
             currency=pricer.currency,
+            authenticator=Authenticator(ring),
             share_port=share_port,
         )
+        if ring is not None:
+            ring.listen(lambda ids: server.end_calls([f"key/{each}" for each in ids]))
+            with _told_to_operators():
+                await ring.open()
+            stack.push_async_callback(ring.close)
+        elif not settings.is_local:
+            logger.warning(
+                "callers prove nothing, and anybody who reaches this address may run the agents",
+                extra={"host": settings.host},
+            )
         with _told_to_operators():
             port = await server.start()
         stack.push_async_callback(server.stop)
@@ -163,8 +178,17 @@ async def running(
             agents=[agent.name for agent in catalog.agents()],
             database=store.description,
             currency=pricer.currency,
+            access=_access(settings),
         )
         yield Server(info, engine, server)
+
+
+def _access(settings: Settings) -> str:
+    if settings.auth:
+        return "callers need an API key"
+    if settings.is_local:
+        return "this machine only: callers prove nothing"
+    return "INSECURE: callers prove nothing, and anybody who reaches this address may run the agents"
 
 
 def _limits(settings: Settings) -> Limits:

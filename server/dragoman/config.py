@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,7 +27,9 @@ from pydantic_settings import (
 PREFIX = "DRAGOMAN_"
 CONFIG_VARIABLE = "DRAGOMAN_CONFIG"
 SERVER_VARIABLE = "DRAGOMAN_SERVER"
-"""Read by the commands that are clients of a server; no setting of a server."""
+API_KEY_VARIABLE = "DRAGOMAN_API_KEY"
+USER_VARIABLE = "DRAGOMAN_USER"
+"""Read by the commands that are clients of a server; no settings of a server."""
 DEFAULT_CONFIG = Path("dragoman.toml")
 DEFAULT_PORT = 50051
 
@@ -57,9 +59,16 @@ class Settings(BaseSettings):
 
     # Where
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback only, until callers can be authenticated."""
+    """Address to listen on. Others than loopback only with `auth`, or with `insecure`."""
     port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     """Port to listen on; 0 for a free one, which is logged."""
+
+    # Who may call
+    auth: Annotated[tuple[Literal["keys"], ...], NoDecode] = ()
+    """How callers prove who they are: `keys` (API keys, made by `dragoman keys create`). Empty: not at all; everybody is the
+    principal `local`, and the server listens on loopback only."""
+    insecure: bool = False
+    """Listen on any address although callers prove nothing. For networks in which something else keeps strangers out."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that serve on the port together; each has its own runs and its own connections to the database."""
@@ -142,7 +151,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text on a terminal, JSON elsewhere."""
 
-    @field_validator("agents", mode="before")
+    @field_validator("agents", "auth", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -154,14 +163,19 @@ class Settings(BaseSettings):
     def _not_a_service_link(cls, value: object) -> object:
         return DEFAULT_PORT if isinstance(value, str) and value.startswith("tcp://") else value
 
-    @field_validator("host")
-    @classmethod
-    def _loopback_only(cls, value: str) -> str:
-        if value != "localhost" and not _is_loopback(value):
+    @model_validator(mode="after")
+    def _fail_closed(self) -> Self:
+        if not (self.is_local or self.auth or self.insecure):
             raise ValueError(
-                "this version cannot authenticate callers, so it listens on loopback only (127.0.0.1, ::1 or localhost)"
+                f"callers prove nothing, so {self.host} cannot be listened on: set auth (`keys`), "
+                "listen on loopback (127.0.0.1, ::1 or localhost), or say --insecure"
             )
-        return value
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it listens on loopback only."""
+        return self.host == "localhost" or _is_loopback(self.host)
 
     @classmethod
     def settings_customise_sources(
@@ -190,7 +204,10 @@ def _is_loopback(host: str) -> bool:
 
 def _refuse_unknown_variables(settings_cls: type[BaseSettings]) -> None:
     known = {name.upper() for name in settings_cls.model_fields}
-    known |= {name.removeprefix(PREFIX) for name in (CONFIG_VARIABLE, SERVER_VARIABLE)}
+    known |= {
+        name.removeprefix(PREFIX)
+        for name in (CONFIG_VARIABLE, SERVER_VARIABLE, API_KEY_VARIABLE, USER_VARIABLE)
+    }
     problems = []
     for variable in sorted(os.environ):
         # As when they are read, capitals make no difference.
@@ -227,6 +244,11 @@ def _config_file() -> Path | None:
 def has_model_key() -> bool:
     """Whether the environment holds a key for Claude: demos then use it instead of the offline model."""
     return bool(os.environ.get("ANTHROPIC_API_KEY"))
+
+
+def client_credentials() -> tuple[str, str]:
+    """The API key, and the user for whom to act, of commands that are clients; empty when there is none."""
+    return os.environ.get(API_KEY_VARIABLE, ""), os.environ.get(USER_VARIABLE, "")
 
 
 def silence_agno() -> None:

@@ -9,6 +9,8 @@
      ├─ SessionNotFound         SESSION_NOT_FOUND      also another owner's, indistinguishably
      ├─ RunNotFound             RUN_NOT_FOUND          likewise
      ├─ MediaNotFound           MEDIA_NOT_FOUND        likewise
+     ├─ Unauthenticated         UNAUTHENTICATED        the caller has not said who it is, or cannot prove it
+     ├─ PermissionDenied        PERMISSION_DENIED      the caller is known, and may not do this
      ├─ SessionBusy             SESSION_BUSY           another run holds the session's turn
      ├─ RequestIdReused         REQUEST_ID_REUSED      the id was used for another request
      ├─ RunNotPaused            RUN_NOT_PAUSED         there is nothing to continue
@@ -130,6 +132,24 @@ class MediaNotFound(DragomanError):
 
     def __init__(self, media_id: str) -> None:
         super().__init__(f"there is no medium {media_id}", media_id=media_id)
+
+
+class Unauthenticated(DragomanError):
+    """The caller has not said who it is, or cannot prove it. Why a proof does not hold is in the log alone."""
+
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self, message: str = "the credentials are not valid") -> None:
+        super().__init__(message)
+
+
+class PermissionDenied(DragomanError):
+    """The caller is known, and may not do this. `needed` is what it would need, for example `scope run`."""
+
+    reason = "PERMISSION_DENIED"
+
+    def __init__(self, needed: str) -> None:
+        super().__init__(f"this needs {needed}, which the caller does not have", needed=needed)
 
 
 class SessionBusy(DragomanError):

@@ -40,6 +40,30 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key by which a service proves who it is. The secret itself is kept nowhere."""
+
+    id: str
+    """Its public part, by which it is looked up: it may be shown and logged."""
+    principal: str
+    """Whose key it is. Several keys may be one principal's."""
+    title: str
+    """For people."""
+    salt: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+    """HMAC-SHA256 of the secret, under the salt; 32 bytes each."""
+    scopes: tuple[str, ...]
+    """What it may do: `read`, `run`, `admin`."""
+    agents: tuple[str, ...]
+    """Patterns (`*`, `shop-*`) of the agents that it may use."""
+    acts_for_users: bool
+    """Whether it may name, call by call, the user for whom it acts."""
+    create_time: datetime
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens by kind, as the provider billed them. `input_tokens` excludes cache tokens."""
 

@@ -29,6 +29,8 @@ CODES: Mapping[type[errors.DragomanError], int] = {
     errors.AgentNotFound: code_pb2.NOT_FOUND,
     errors.SessionNotFound: code_pb2.NOT_FOUND,
     errors.RunNotFound: code_pb2.NOT_FOUND,
+    errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
+    errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
     errors.MediaNotFound: code_pb2.NOT_FOUND,
     errors.SessionBusy: code_pb2.FAILED_PRECONDITION,
     errors.RequestIdReused: code_pb2.ALREADY_EXISTS,

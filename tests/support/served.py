@@ -12,10 +12,11 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from support.fake_ports import FakeCatalog, FakeEngine, FakeInspector, FakeStore, FakeView
 
+from dragoman.auth import Authenticator, Scope
 from dragoman.config import Settings
 from dragoman.engine.ports import Store
 from dragoman.transport import GrpcServer
-from dragoman.transport.interceptors import PrincipalInterceptor, SanitiseInterceptor, StreamDriverInterceptor
+from dragoman.transport.interceptors import AccessInterceptor, SanitiseInterceptor, StreamDriverInterceptor
 from dragoman.v1 import (
     agent_service_pb2_grpc,
     run_service_pb2_grpc,
@@ -43,7 +44,9 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(*, share_port: bool = False, **settings: Any) -> AsyncIterator[Served]:
+async def serve(
+    *, share_port: bool = False, authenticator: Authenticator | None = None, **settings: Any
+) -> AsyncIterator[Served]:
     """Starts a server with these settings and stops it."""
     catalog, store = FakeCatalog(), FakeStore()
     engine = FakeEngine(store)
@@ -55,6 +58,7 @@ async def serve(*, share_port: bool = False, **settings: Any) -> AsyncIterator[S
         view=FakeView(),
         inspector=FakeInspector(),
         currency="ZAR",
+        authenticator=authenticator,
         share_port=share_port,
     )
     port = await server.start()
@@ -82,9 +86,8 @@ async def bare(
     serve: Callable[[bytes, Any], Any], *extra: grpc.aio.ServerInterceptor
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A server of one method, `/test.Test/Stream`, behind our interceptors and `extra` ones within."""
-    server = grpc.aio.server(
-        interceptors=(SanitiseInterceptor(), PrincipalInterceptor(), *extra, StreamDriverInterceptor())
-    )
+    access = AccessInterceptor(Authenticator(None), {"/test.Test/Stream": Scope.READ})
+    server = grpc.aio.server(interceptors=(SanitiseInterceptor(), access, *extra, StreamDriverInterceptor()))
     handlers: dict[str, Any] = {"Stream": grpc.unary_stream_rpc_method_handler(serve)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -27,6 +27,8 @@ EXAMPLES: list[DragomanError] = [
     errors.TooManyRuns(3),
     errors.TooManyRuns(3, "s"),
     errors.MediaNotFound("00ff"),
+    errors.Unauthenticated(),
+    errors.PermissionDenied("scope run"),
     errors.BudgetExceeded("agent a", "day", "ZAR 5", NOON + timedelta(hours=12), now=NOON),
     errors.StorageUnavailable(),
     errors.ModelUnavailable("TIMEOUT", "the model did not answer", status=504, provider="P"),

@@ -1,8 +1,9 @@
 """Values given on a command line: `key=value` pairs and dates."""
 
 import json
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from dragoman.cli._report import USAGE, Failure
 
@@ -46,3 +47,21 @@ def moment(text: str | None, option: str) -> datetime | None:
             f"{option} wants a date or time such as 2026-01-31 or 2026-01-31T08:00, not {text!r}", code=USAGE
         ) from error
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+_DURATION = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+
+
+def duration(text: str, option: str) -> timedelta:
+    """`90s`, `15m`, `12h`, `30d` or `4w`. Raises Failure."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise Failure(f"{option} wants a time such as 15m, 12h or 30d, not {text!r}", code=USAGE)
+    return int(found[1]) * _UNITS[found[2]]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli import agents, chat, demo, migrate, prices, rates, reprice, runs, serve, usage
+from dragoman.cli import agents, chat, demo, keys, migrate, prices, rates, reprice, runs, serve, usage
 from dragoman.cli._report import Commands
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("serve-worker", hidden=True)(serve.serve_worker)
 app.command("migrate")(migrate.migrate)
+app.add_typer(keys.app, name="keys")
 app.add_typer(agents.app, name="agents")
 app.command("chat")(chat.chat)
 app.add_typer(runs.app, name="runs")

@@ -26,7 +26,7 @@ EntryPoints: TypeAlias = Annotated[
     typer.Option("--entry-points/--no-entry-points", help="Also serve agents of installed packages."),
 ]
 Host: TypeAlias = Annotated[
-    str | None, typer.Option(help="Address to listen on (loopback).", show_default="127.0.0.1")
+    str | None, typer.Option(help="Address to listen on; others than loopback need --auth.", show_default="127.0.0.1")
 ]
 Port: TypeAlias = Annotated[
     int | None, typer.Option(help="Port to listen on; 0 for a free one.", show_default="50051")
@@ -59,6 +59,14 @@ ReadyFile: TypeAlias = Annotated[
 ]
 
 
+Auth: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--auth", metavar="KIND", help="How callers prove who they are: keys."),
+]
+Insecure: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--insecure", help="Listen on any address although callers prove nothing."),
+]
 Workers: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", help="Processes that serve on the port together.", show_default="1")
 ]
@@ -69,6 +77,8 @@ def serve(
     entry_points: EntryPoints = None,
     host: Host = None,
     port: Port = None,
+    auth: Auth = None,
+    insecure: Insecure = None,
     workers: Workers = None,
     database_url: DatabaseOption = None,
     migrate: Migrate = False,
@@ -89,6 +99,7 @@ def serve(
     dragoman serve --agents shop.agents:agents
     dragoman serve -a shop.agents:agents -a desk/agents.py:desk --port 6000
     dragoman serve --database-url mysql+pymysql://user:password@db/dragoman --migrate
+    dragoman serve --host 0.0.0.0 --auth keys
     dragoman serve --workers 4 --database-url mysql+pymysql://user:password@db/dragoman
     dragoman serve --set heartbeat_interval=5 --set drain_grace=10
     """
@@ -98,6 +109,8 @@ def serve(
             "entry_points": entry_points,
             "host": host,
             "port": port,
+            "auth": auth,
+            "insecure": insecure,
             "workers": workers,
             "database_url": database_url,
             "currency": currency,
@@ -166,7 +179,7 @@ def announce(info: "ServerInfo") -> None:
     console.print(f"  agents    {', '.join(map(clean, info.agents)) or 'none: name some with --agents'}")
     console.print(f"  database  {clean(info.database)}")
     console.print(f"  currency  {info.currency}")
-    console.print("  loopback only: callers are not authenticated yet", style="yellow")
+    console.print(f"  access    {info.access}", style=None if "key" in info.access else "yellow")
 
 
 def write_ready(path: Path, address: str) -> None:

@@ -20,6 +20,8 @@ from dragoman.engine.ports import (
     Page,
     Progress,
     RequestRecord,
+    Spending,
+    SpendingQuery,
     Started,
     TimeKey,
     UsageQuery,
@@ -43,11 +45,13 @@ from dragoman.records import (
     utcnow,
 )
 from dragoman.storage import (
+    budgets,
     calls,
     continues,
     ends,
     engines,
     events,
+    keys,
     media,
     messages,
     reprice,
@@ -121,6 +125,11 @@ class SqlStore:
         while self._writes:
             await asyncio.wait(set(self._writes))
         await self._database.close()
+
+    @property
+    def keys(self) -> keys.SqlKeys:
+        """The API keys."""
+        return keys.SqlKeys(self._database, self._write)
 
     async def ping(self) -> None:
         """Returns when the database answers. Raises StorageUnavailable."""
@@ -331,6 +340,12 @@ class SqlStore:
     ) -> list[UsageRow]:
         """Groups in the order of their keys."""
         return await self._database.read(lambda c: usage.select(c, owner, query, page))
+
+    async def spending(self, queries: Sequence[SpendingQuery]) -> list[Spending]:
+        """What was spent, for each query."""
+        if not queries:
+            return []
+        return await self._database.read(lambda c: budgets.spending(c, queries))
 
     async def scan_calls(
         self, chosen: reprice.Chosen, after: UUID | None, limit: int = reprice.STRETCH

@@ -4,6 +4,7 @@
                │          ├── run_pauses      what a paused run needs to go on
                │          └── pieces          the rest of values too large for one statement
                └── chat_events ── message_media ┄┄► media ── media_chunks
+    api_keys                                  who may call
     requests                                  what callers have asked for under an id of theirs
     model_calls ── model_call_prices          the ledger: bound to nothing else, so that it outlives all of them
 
@@ -189,6 +190,26 @@ requests = sa.Table(
     sa.Column("create_time", Instant(), nullable=False),
     sa.Index(None, "create_time"),
     sa.Index(None, "session_id"),
+    **TABLE_OPTIONS,
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", Identifier(32), primary_key=True),
+    sa.Column("principal", Identifier(), nullable=False),
+    sa.Column("title", sa.Text(), nullable=False),
+    sa.Column("salt", Hash(), nullable=False),
+    sa.Column("digest", Hash(), nullable=False),
+    sa.Column("scopes", Json(), nullable=False),
+    sa.Column("agents", Json(), nullable=False),
+    sa.Column("acts_for_users", sa.Boolean(), nullable=False),
+    sa.Column("create_time", Instant(), nullable=False),
+    sa.Column("expire_time", Instant()),
+    sa.Column("revoke_time", Instant()),
+    # By the database's clock: servers ask for what has changed.
+    sa.Column("update_time", Instant(), nullable=False),
+    sa.Index(None, "update_time"),
     **TABLE_OPTIONS,
 )
 

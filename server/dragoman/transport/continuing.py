@@ -15,6 +15,7 @@ from dragoman.errors import RunNotPaused
 from dragoman.records import Owner, RequestKey, RunStatus
 from dragoman.transport.deadline import Deadline
 from dragoman.transport.drafts import DETAILS, read_policy
+from dragoman.transport.principal import check_agent
 from dragoman.transport.resolutions import check_answers, check_shape
 from dragoman.transport.validation import Checks
 from dragoman.v1 import event_pb2
@@ -40,6 +41,7 @@ class ContinueReader:
         checks.done()
 
         run = await self._store.get_run(owner, run_id)
+        check_agent(run.agent_name)
         if run.status is not RunStatus.PAUSED:
             raise RunNotPaused(run.id, run.status)
         checks = Checks()

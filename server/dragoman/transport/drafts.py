@@ -19,6 +19,7 @@ from dragoman.records import Owner, RequestKey, Session
 from dragoman.transport import convert
 from dragoman.transport.deadline import Deadline
 from dragoman.transport.limits import read_limits
+from dragoman.transport.principal import check_agent
 from dragoman.transport.validation import Checks
 from dragoman.v1 import agent_service_pb2, message_pb2
 from dragoman.v1 import run_service_pb2 as pb
@@ -68,6 +69,7 @@ class DraftReader:
         checks.known("session_conflict", request.session_conflict, tuple(convert.SESSION_CONFLICT))
         cancel = read_policy(request.disconnect_policy, checks)
         checks.done()
+        check_agent(request.agent_name)
 
         agent = self._catalog.agent(agent_name)
         media = await self._inspect(request, agent)

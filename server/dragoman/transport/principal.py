@@ -1,20 +1,32 @@
-"""On whose behalf a call is made. Everything that a servicer reads or writes is scoped by it."""
+"""Who makes a call, and on whose behalf. Everything that a servicer reads or writes is scoped by the owner."""
 
 from contextvars import ContextVar
 
+from dragoman.auth import Principal
+from dragoman.errors import AgentNotFound
 from dragoman.records import Owner
 
-LOCAL = Owner("local")
-"""Whoever can reach a server that does not authenticate: it listens on loopback only."""
-
 _OWNER: ContextVar[Owner] = ContextVar("dragoman_owner")
+_PRINCIPAL: ContextVar[Principal] = ContextVar("dragoman_principal")
 
 
-def bind(owner: Owner) -> None:
+def bind(principal: Principal, owner: Owner) -> None:
     """Says whose the current call is. Each call has a context of its own, so nothing has to be taken back."""
+    _PRINCIPAL.set(principal)
     _OWNER.set(owner)
 
 
 def current_owner() -> Owner:
     """The owner of the current call. Raises LookupError outside of one: a defect, never a default."""
     return _OWNER.get()
+
+
+def may_use(agent_name: str) -> bool:
+    """Whether the caller may use the agent. Raises LookupError outside of a call."""
+    return _PRINCIPAL.get().may_use(agent_name)
+
+
+def check_agent(agent_name: str) -> None:
+    """Raises AgentNotFound for an agent that the caller may not use: to it, there is none."""
+    if not may_use(agent_name):
+        raise AgentNotFound(agent_name)

@@ -11,17 +11,20 @@ same goes for a response over `max_send_bytes`, which pages never are (see `pagi
 """
 
 import logging
+from collections.abc import Collection
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from dragoman.auth import Authenticator
 from dragoman.config import Settings
 from dragoman.engine.ports import Catalog, MediaInspector, MessageView, Store
+from dragoman.transport.access import RULES
 from dragoman.transport.agents import AgentServicer
 from dragoman.transport.health import HealthServicer
-from dragoman.transport.interceptors import PrincipalInterceptor, SanitiseInterceptor, StreamDriverInterceptor
+from dragoman.transport.interceptors import AccessInterceptor, SanitiseInterceptor, StreamDriverInterceptor
 from dragoman.transport.runs import RunEngine, RunServicer
 from dragoman.transport.sessions import SessionServicer
 from dragoman.transport.usage import UsageServicer
@@ -76,14 +79,17 @@ class GrpcServer:
         view: MessageView,
         inspector: MediaInspector,
         currency: str,
+        authenticator: Authenticator | None = None,
         share_port: bool = False,
     ) -> None:
-        """`currency`: the one in which costs are reported. `share_port`: other processes of this server listen on the
+        """`currency`: the one in which costs are reported. `authenticator`: tells who calls; None: nobody is asked. `share_port`: other processes of this server listen on the
         same port, and the system spreads connections over them."""
         self._settings = settings
         self._outermost = SanitiseInterceptor()
+        _check_rules()
+        self._access = AccessInterceptor(authenticator or Authenticator(None), RULES)
         self._server = grpc.aio.server(
-            interceptors=(self._outermost, PrincipalInterceptor(), StreamDriverInterceptor()),
+            interceptors=(self._outermost, self._access, StreamDriverInterceptor()),
             options=_options(settings, share_port=share_port),
         )
         self._health = HealthServicer(SERVICE_NAMES)
@@ -119,6 +125,10 @@ class GrpcServer:
         logger.info("listening", extra={"address": f"{host}:{port}"})
         return port
 
+    def end_calls(self, credentials: Collection[str]) -> None:
+        """Ends the open streams of callers whose credentials count no more."""
+        self._access.end(credentials)
+
     def set_serving(self, serving: bool) -> None:
         """What health says, of the server and of each service."""
         self._health.set_serving(serving)
@@ -139,6 +149,13 @@ class GrpcServer:
         await self._server.stop(grace)
         if not await self._outermost.all_done(UNWIND):
             logger.error("calls that were cancelled did not end", extra={"seconds": UNWIND})
+
+
+def _check_rules() -> None:
+    """Raises LookupError when a method that is served has no rule who may call it."""
+    served = {f"/{service.full_name}/{method.name}" for service in _SERVICES for method in service.methods}
+    if missing := sorted(served - RULES.keys()):
+        raise LookupError(f"no rule says who may call {', '.join(missing)}")
 
 
 def _options(settings: Settings, *, share_port: bool) -> list[tuple[str, int]]:

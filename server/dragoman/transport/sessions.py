@@ -12,7 +12,7 @@ from dragoman.transport.context import Context
 from dragoman.transport.idempotency import request_key
 from dragoman.transport.messages import MessageReader, decoded
 from dragoman.transport.paging import SEQUENCE_KEY, TIME_KEY, Pager
-from dragoman.transport.principal import current_owner
+from dragoman.transport.principal import check_agent, current_owner
 from dragoman.transport.validation import Checks
 from dragoman.v1 import message_pb2
 from dragoman.v1 import session_service_pb2 as pb
@@ -58,6 +58,7 @@ class SessionServicer(SessionServiceServicer):
         metadata = checks.labels("metadata", request.metadata)
         checks.request_id("request_id", request.request_id)
         checks.done()
+        check_agent(agent_name)
         accepted = await self._catalog.accept_session(agent_name, inputs, owner)
         now = records.utcnow()
         session = records.Session(

@@ -47,7 +47,7 @@ async def test_serves_until_told_to_stop(arguments: list[str], tmp_path: Path) -
         "  agents    desk",
         f"  database  SQLite {tmp_path / 'served.db'}",
         "  currency  EUR",
-        "  loopback only: callers are not authenticated yet",
+        "  access    this machine only: callers prove nothing",
     ]
     logged = [json.loads(line)["event"] for line in server.log.read_text().splitlines() if line[0] == "{"]
     assert logged[-1] == "stopped"
@@ -104,11 +104,12 @@ def test_every_flag_of_serve_is_a_setting(
 
     def run(settings: Settings, *, migrate: bool, started: Any) -> None:
         seen.append((settings, migrate))
-        started(ServerInfo("127.0.0.1:1", ["a", "b"], "SQLite x", "USD"))
+        started(ServerInfo("127.0.0.1:1", ["a", "b"], "SQLite x", "USD", "nobody"))
 
     monkeypatch.setattr(app, "run", run)
     result = dragoman(
-        *("serve", "-a", "m:one", "-a", "m:two", "--no-entry-points", "--host", "::1", "--port", "6000"),
+        *("serve", "-a", "m:one", "-a", "m:two", "--no-entry-points", "--host", "::", "--port", "6000"),
+        *("--auth", "keys", "--insecure"),
         *("--database-url", "sqlite:///x.db", "--migrate", "--currency", "USD", "--set", "max_runs=7"),
         *(
             "--prices-file",

@@ -23,6 +23,14 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+
+def credentials(api_key: str, user: str) -> Metadata:
+    """What tells the server who calls."""
+    return tuple((key, value) for key, value in (("x-api-key", api_key), ("x-user-id", user)) if value)
+
+
 class Stubs:
     """One connection: its channel, a stub for each service, and how many calls are under way on it."""
 
@@ -41,11 +49,18 @@ Stream: TypeAlias = "Callable[[Stubs], grpc.aio.UnaryStreamMultiCallable[Request
 
 
 class Link:
-    """What an open client has. `timeout`: seconds for each unary call; None: no limit."""
+    """What an open client has. `timeout`: seconds for each unary call; None: no limit. `metadata`: goes with each call."""
 
-    def __init__(self, target: str, timeout: float | None, retry: RetryPolicy | None) -> None:
+    def __init__(
+        self,
+        target: str,
+        timeout: float | None,
+        retry: RetryPolicy | None,
+        metadata: Metadata = (),
+    ) -> None:
         self._target = target
         self._timeout = timeout
+        self._metadata = metadata
         self.retry = retry
         self._turn = 0
         self._retired: set[Stubs] = set()
@@ -78,7 +93,7 @@ class Link:
             stubs.calls += 1
             left = None if deadline is None else max(deadline - loop.time(), 0.0)
             try:
-                return await method(stubs)(request, timeout=left)
+                return await method(stubs)(request, timeout=left, metadata=self._metadata)
             except grpc.aio.AioRpcError as failure:
                 error, cause = from_rpc(failure), failure
             finally:
@@ -94,7 +109,7 @@ class Link:
     ) -> "tuple[Stubs, grpc.aio.UnaryStreamCall[Request, event_pb2.RunEvent]]":
         """Opens a stream; also returns the connection that it is on."""
         stubs = self.current
-        call = method(stubs)(request, timeout=timeout)
+        call = method(stubs)(request, timeout=timeout, metadata=self._metadata)
         stubs.calls += 1
         call.add_done_callback(lambda _: self._leave(stubs))
         return stubs, call

@@ -1,7 +1,7 @@
 """What every call goes through, one file each. Order, outermost first: sanitise, principal, stream driver."""
 
-from dragoman.transport.interceptors.principal import PrincipalInterceptor
+from dragoman.transport.interceptors.access import AccessInterceptor
 from dragoman.transport.interceptors.sanitise import SanitiseInterceptor
 from dragoman.transport.interceptors.stream_driver import StreamDriverInterceptor
 
-__all__ = ["PrincipalInterceptor", "SanitiseInterceptor", "StreamDriverInterceptor"]
+__all__ = ["AccessInterceptor", "SanitiseInterceptor", "StreamDriverInterceptor"]

@@ -127,15 +127,15 @@ def _reader(handler: Handler) -> Callable[[bytes], Any] | None:
 
 
 def _refusal(method: str, error: Exception) -> Handler:
-    """A handler that ends the call with the error of an interceptor."""
+    """A handler that ends the call, of whatever kind it is, with the error of an interceptor, and reads nothing of it."""
     started = time.perf_counter()
     domain: DragomanError = status.to_domain(error, method)
 
-    async def refuse(_request: Any, context: Context) -> None:
+    async def refuse(_requests: Any, context: Context) -> None:
         _log(method, domain.reason, started)
         await status.abort(context, domain)
 
-    return grpc.unary_unary_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _log(method: str, code: str, started: float) -> None:

@@ -1,0 +1,45 @@
+"""Principals and what they may do."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+
+class Scope(StrEnum):
+    """What a caller may do. Each includes those before it."""
+
+    READ = "read"
+    """See agents, and sessions, runs, messages and usage of its own."""
+    RUN = "run"
+    """Run agents: make, change and delete sessions, start, continue and cancel runs."""
+    ADMIN = "admin"
+    """What concerns the server as a whole."""
+
+
+_RANK = {scope: rank for rank, scope in enumerate(Scope)}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, and what it may do."""
+
+    name: str
+    scopes: frozenset[Scope] = frozenset((Scope.RUN,))
+    agents: tuple[str, ...] = ("*",)
+    """Patterns of the names of agents that it may use."""
+    acts_for_users: bool = False
+    """Whether it may say for which user it acts."""
+    credential: str = ""
+    """By what it has proved who it is, for logs, and to end its calls when that is taken back: `key/<id>`."""
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it has the scope, or one that includes it."""
+        return any(_RANK[own] >= _RANK[scope] for own in self.scopes)
+
+    def may_use(self, agent_name: str) -> bool:
+        """Whether the agent is among those that it may use."""
+        return any(fnmatchcase(agent_name, pattern) for pattern in self.agents)
+
+
+LOCAL = Principal("local", frozenset(Scope), acts_for_users=True)
+"""Whoever can reach a server that does not authenticate."""
