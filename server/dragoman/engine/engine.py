@@ -17,11 +17,13 @@ import logging
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from dragoman import ids
 from dragoman.engine import elsewhere, plans
+from dragoman.engine.budgets import Budgets, RunBudget
 from dragoman.engine.keeper import Keeper
 from dragoman.engine.log import RunLog
 from dragoman.engine.meter import RunMeter
@@ -83,7 +85,7 @@ class Engine:
 
     `lease`: seconds of silence after which others take this process for dead. `poll_interval`: seconds between two looks
     for what others did. `max_queued_runs`: runs that may wait for one session. `pause_timeout`: seconds in which a paused
-    run has to be continued. `limits`: what any run may spend at most.
+    run has to be continued. `limits`: what any run may spend at most; `budgets`: what all of somebody's may.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Engine:
         limits: Limits | None = None,
         event_retention: timedelta = timedelta(days=7),
         request_retention: timedelta = timedelta(days=7),
+        budgets: Budgets | None = None,
     ) -> None:
         self._catalog = catalog
         self._runner = runner
@@ -126,6 +129,7 @@ class Engine:
             event_retention=event_retention,
             request_retention=request_retention,
         )
+        self._budgets = budgets or Budgets(store, pricer.currency)
         self._live: dict[UUID, LiveRun] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = 0
@@ -143,6 +147,7 @@ class Engine:
         self._services = [
             asyncio.create_task(self._writer.run(), name="event-writer"),
             asyncio.create_task(self._watcher.run(), name="watcher"),
+            asyncio.create_task(self._budgets.run(), name="budgets"),
             *self._keeper.loops(),
         ]
 
@@ -152,8 +157,8 @@ class Engine:
         """Claims and starts a run, or finds the one that the same request started before. Once claimed it goes on,
         whatever becomes of the caller.
 
-        Raises AgentNotFound, SessionNotFound, SessionBusy, InvalidInput (a limit of cost for a model without a price),
-        RequestIdReused, TooManyRuns, Draining, StorageUnavailable.
+        Raises AgentNotFound, SessionNotFound, SessionBusy, InvalidInput (a limit of cost, or a budget, for a model without a
+        price), BudgetExceeded, RequestIdReused, TooManyRuns, Draining, StorageUnavailable.
         """
         self._admit()
         return await self._claimed(self._claim(draft), "start")
@@ -161,8 +166,8 @@ class Engine:
     async def resume(self, draft: ContinueDraft) -> FollowedRun:
         """Continues a paused run here, or finds it when the same request has continued it before.
 
-        Raises RunNotFound, RunNotPaused, AgentNotFound (it stays paused), RequestIdReused, TooManyRuns, Draining,
-        StorageUnavailable.
+        Raises RunNotFound, RunNotPaused, AgentNotFound and BudgetExceeded (it stays paused), RequestIdReused, TooManyRuns,
+        Draining, StorageUnavailable.
         """
         self._admit()
         return await self._claimed(self._claim_paused(draft), "resume")
@@ -196,9 +201,10 @@ class Engine:
     async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
         """The budgets that hold for the owner's runs (of the agent, unless it is empty), as they stand.
 
-        Raises StorageUnavailable.
+        Raises AgentNotFound, StorageUnavailable.
         """
-        return []
+        agents = [self._catalog.agent(agent_name)] if agent_name else self._catalog.agents()
+        return await self._budgets.states(owner, [agent.name for agent in agents])
 
     async def drain(self, grace: float) -> None:
         """Starts nothing new and sends those who follow runs of other processes to a peer; lets what runs here finish
@@ -227,6 +233,7 @@ class Engine:
             if isinstance(ended, Exception):
                 logger.error("a task of the engine had failed", exc_info=ended)
         self._services = []
+        await self._budgets.close()
 
     # What the keeper asks for
 
@@ -281,7 +288,8 @@ class Engine:
 
     async def _claim(self, draft: RunDraft) -> FollowedRun:
         deadline = _at(draft.deadline)
-        run, session = self._plans.plan(draft)
+        run, session = self._plans.plan(draft, budget=self._budgets.holds(draft.owner, draft.agent_name))
+        await self._budgets.admit(draft.owner, draft.agent_name)
         started = await self._store.start_run(
             run,
             None if draft.session else session,
@@ -306,6 +314,8 @@ class Engine:
         deadline = _at(draft.deadline)
         paused = await self._store.get_run(draft.owner, draft.run_id)
         self._catalog.agent(paused.agent_name)
+        if paused.status is RunStatus.PAUSED:  # else it is refused for that
+            await self._budgets.admit(draft.owner, paused.agent_name)
         continued = await self._store.continue_run(
             draft.owner,
             draft.run_id,
@@ -336,32 +346,35 @@ class Engine:
     ) -> LiveRun:
         """Gives the claimed run its task."""
         log = RunLog(run.id, run.owner, self._store, self._writer, self._flush_interval, past.after_sequence)
+        budget = self._budgets.watch(run.owner, run.agent_name)
         live = LiveRun(
             run,
             order,
             log,
             self._runner,
-            self._meter,
+            partial(self._meter, budget=budget),
             self._write_end,
             past=past,
+            refused=partial(self._budgets.refused, run.owner, run.agent_name),
             pause_timeout=self._pause_timeout,
             position=position,
             cancel_on_disconnect=cancel_on_disconnect,
             deadline=deadline,
         )
         self._live[run.id] = live
-        self._own(self._hold(live), f"run-{run.id}")
+        self._own(self._hold(live, budget), f"run-{run.id}")
         return live
 
-    async def _hold(self, live: LiveRun) -> None:
+    async def _hold(self, live: LiveRun, budget: RunBudget) -> None:
         try:
             await live.conduct()
         finally:
+            budget.close()
             # Continued here before its task had quite ended, it is another one's by now.
             if self._live.get(live.run_id) is live:
                 del self._live[live.run_id]
 
-    def _meter(self, live: LiveRun) -> Meter:
+    def _meter(self, live: LiveRun, budget: RunBudget) -> Meter:
         run = live.run
         ledger = RunCalls(run.id, run.session_id, run.owner, run.agent_name, self._pricer.currency, ())
 
@@ -370,7 +383,7 @@ class Engine:
             self._writer.book(ledger, call)
 
         before = replace(run.totals, currency=self._pricer.currency)
-        return RunMeter(run.limits, before, end=live.cancel, book=book)
+        return RunMeter(run.limits, before, end=live.cancel, book=book, budget=budget)
 
     async def _write_end(self, end: RunEnd) -> None:
         """Writes the end of one of our runs. Raises RunNotResumable when it was ended by another process."""

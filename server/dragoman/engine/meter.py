@@ -3,7 +3,7 @@
 The runner asks before every request to a model, and reports what a provider says of tokens while it answers and when it
 is done. A limit that is reached when a call has ended lets the run finish what it has, and is enforced at the next
 request; one that is passed inside an answer ends the run there. So a run is never more than one call over, and a run
-whose last answer reached the limit has its answer.
+whose last answer reached the limit has its answer. Budgets, which many runs share, are looked at between calls alone.
 
 Everything that is noted is also booked, so that a crash leaves a bill.
 """
@@ -12,12 +12,13 @@ from collections.abc import Callable
 from decimal import Decimal
 from uuid import UUID
 
+from dragoman.engine.budgets import RunBudget
 from dragoman.records import Cancellation, Limits, ModelCall, Totals, totals
 from dragoman.v1 import event_pb2
 
 
 class RunMeter:
-    """Satisfies `ports.Meter`. `before`: what the run had spent before its last pause."""
+    """Satisfies `ports.Meter`. `before`: what the run had spent before its last pause. `budget`: those that hold for it."""
 
     def __init__(
         self,
@@ -26,8 +27,10 @@ class RunMeter:
         *,
         end: Callable[[Cancellation], None],
         book: Callable[[ModelCall], None],
+        budget: RunBudget | None = None,
     ) -> None:
         self._limits = limits
+        self._budget = budget
         self._ended = before
         self._under_way: dict[UUID, ModelCall] = {}
         self._end = end
@@ -36,13 +39,17 @@ class RunMeter:
 
     def may_call(self) -> bool:
         """Whether another request may be made; when not, the run is ended."""
-        if self._exhausted is None:
+        exhausted = self._exhausted
+        if exhausted is None and self._budget is not None:
+            exhausted = self._budget.used_up()
+        if exhausted is None:
             return True
-        self._end(self._exhausted)
+        self._end(exhausted)
         return False
 
     def note(self, call: ModelCall, *, under_way: bool) -> None:
         """Takes a call as it is now."""
+        unknown = None if self._budget is None else self._budget.note(call, under_way=under_way)
         self._book(call)
         if under_way:
             self._under_way[call.id] = call
@@ -52,11 +59,9 @@ class RunMeter:
         over = self._over(
             self._ended + totals(self._under_way.values(), self._ended.currency), inclusive=not under_way
         )
-        if over is None:
-            return
-        self._exhausted = self._exhausted or over
-        if under_way:
-            self._end(self._exhausted)
+        self._exhausted = self._exhausted or over or unknown
+        if under_way and over is not None:
+            self._end(over)
 
     def _over(self, spent: Totals, *, inclusive: bool) -> Cancellation | None:
         """Which limit is passed (`inclusive`: or reached)."""

@@ -27,16 +27,17 @@ class Planner:
         self._holder = holder
         self._limits = limits
 
-    def plan(self, draft: RunDraft) -> tuple[Run, Session]:
+    def plan(self, draft: RunDraft, *, budget: bool = False) -> tuple[Run, Session]:
         """The run as it is to be, and its session, a new one where the draft has none.
 
-        Raises AgentNotFound; InvalidInput when the cost is to be limited and the model has no price.
+        Raises AgentNotFound; InvalidInput when the cost is to be limited, or a budget holds, and the model has no price.
         """
         agent = self._catalog.agent(draft.agent_name)
-        if draft.limits.max_cost is not None and not self._priced(agent.provider, agent.model):
-            raise InvalidInput(
-                [Violation("limits.max_cost", f"cannot be kept: model {agent.model!r} has no known price")]
-            )
+        if (budget or draft.limits.max_cost is not None) and not self._priced(agent.provider, agent.model):
+            unpriced = f"model {agent.model!r} has no known price"
+            if draft.limits.max_cost is not None:
+                raise InvalidInput([Violation("limits.max_cost", f"cannot be kept: {unpriced}")])
+            raise InvalidInput([Violation("agent_name", f"cannot be run under a budget: {unpriced}")])
         now = utcnow()
         session = draft.session or Session(
             id=ids.new_id(),

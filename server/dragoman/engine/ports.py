@@ -322,6 +322,49 @@ class BudgetPeriod(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetRule:
+    """A budget as it is set. At least one of the names is not empty."""
+
+    principal: str
+    """Whose it is. A name with `*` (any text) or `?` (any character) gives each principal that it fits one of its own."""
+    agent_name: str
+    """What it is for, likewise."""
+    period: BudgetPeriod
+    limit: Decimal
+    """What may be spent in a period, in the reporting currency."""
+    time_zone: str = "UTC"
+    """Whose days and months are meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingQuery:
+    """Which calls to sum up: of whose runs, over all users, started in [start_time, end_time)."""
+
+    principal: str
+    """Empty: anybody's."""
+    agent_name: str
+    """Of the agent that was run; empty: any."""
+    currency: str
+    start_time: datetime
+    split_time: datetime
+    """What started before it is summed up apart from the rest."""
+    end_time: datetime
+    own: frozenset[UUID] = frozenset()
+    """Calls to leave out of the sums and to tell one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a query found. Calls without a price count as nothing."""
+
+    settled: Decimal
+    recent: Decimal
+    """Of calls that started before the split, and since."""
+    own: Mapping[UUID, Decimal]
+    """Those of the query's own calls that are booked."""
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetState:
     """A budget that holds for somebody, and how it stands."""
 
@@ -570,6 +613,10 @@ class Store(Protocol):
         self, owner: Owner, query: UsageQuery, page: Page[tuple[str, ...]]
     ) -> list[UsageRow]:
         """Groups in the order of their keys."""
+        ...
+
+    async def spending(self, queries: Sequence[SpendingQuery]) -> list[Spending]:
+        """What was spent, for each query, as it is booked at one moment."""
         ...
 
     async def abandoned_runs(self, lease: timedelta, limit: int) -> list[Run]:

@@ -67,12 +67,14 @@ class LiveRun:
         write_end: Callable[[RunEnd], Awaitable[None]],
         *,
         past: Past,
+        refused: Callable[[], Awaitable[Cancellation | None]],
         pause_timeout: float,
         position: int = 0,
         cancel_on_disconnect: bool = False,
         deadline: float | None = None,
     ) -> None:
-        """`position`: its place among those that wait, when it is queued. `deadline`: in the loop's time."""
+        """`refused`: why it must not begin after all when it has waited. `position`: its place among those that wait, when
+        it is queued. `deadline`: in the loop's time."""
         self._run = run
         self._order = order
         self._log = log
@@ -80,6 +82,7 @@ class LiveRun:
         self._meter = meter(self)
         self._write_end = write_end
         self._past = past
+        self._refused = refused
         self._pause_timeout = timedelta(seconds=pause_timeout)
         self._position = position
         self._cancel_on_disconnect = cancel_on_disconnect
@@ -181,6 +184,8 @@ class LiveRun:
             return True
         self._log.append(terminal.run_queued(self._order, self._position))
         await _first(self._granted, self._interrupted, self._log.stuck, name=f"turn-{self.run_id}")
+        if not self._interrupted.is_set() and (refused := await self._refused()) is not None:
+            self.cancel(refused)
         return not self._interrupted.is_set() and not self._log.stuck.is_set()
 
     def _begin(self) -> None:

@@ -9,6 +9,7 @@ zones in the database, and every page of a query has the same days.
 """
 
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -55,7 +56,6 @@ def select(
         columns[UsageDimension.DAY] = (_day(connection, owner, query),)
     keys = [column for dimension in query.group_by for column in columns[dimension]]
     grouped = [*keys, _calls.currency]
-    exact = connection.dialect.name in MYSQL
     statement = (
         sa.select(
             *(key.label(f"key_{place}") for place, key in enumerate(keys)),
@@ -64,8 +64,8 @@ def select(
             sa.func.count().label("calls"),
             sa.func.count(_calls.usd).label("priced"),
             *(sa.func.sum(_calls[name]).label(name) for name in TOKENS),
-            *_sums("usd", exact),
-            *_sums("amount", exact),
+            *money_sums("usd", connection),
+            *money_sums("amount", connection),
         )
         .where(owned(model_calls), *_filters(query))
         .group_by(*grouped)
@@ -74,7 +74,7 @@ def select(
     )
     if page.after is not None:
         statement = statement.where(_after(query, keys, page.after))
-    return [_row(row, len(keys), exact) for row in connection.execute(statement, of(owner)).mappings()]
+    return [_row(row, len(keys), connection) for row in connection.execute(statement, of(owner)).mappings()]
 
 
 def _filters(query: UsageQuery) -> list[sa.ColumnElement[bool]]:
@@ -149,9 +149,9 @@ def _values(places: list[UsageDimension], after: tuple[str, ...]) -> list[object
     return values
 
 
-def _sums(name: str, exact: bool) -> list[sa.ColumnElement[Any]]:
-    """The sum of a money column, in one part or in two."""
-    if exact:
+def money_sums(name: str, connection: sa.Connection) -> list[sa.ColumnElement[Any]]:
+    """The sum of a money column of the ledger, in one part or in two: for `money_of`."""
+    if connection.dialect.name in MYSQL:
         return [sa.func.coalesce(sa.func.sum(_calls[name]), 0).label(name)]
     units = sa.type_coerce(_calls[name], sa.BigInteger())
     whole, rest = sa.func.sum(units // _HALF), sa.func.sum(units % _HALF)
@@ -161,19 +161,21 @@ def _sums(name: str, exact: bool) -> list[sa.ColumnElement[Any]]:
     ]
 
 
-def _row(values: sa.RowMapping, places: int, exact: bool) -> UsageRow:
-    def total(name: str) -> Any:
-        if exact:
-            return values[name]
-        return unscaled(int(values[f"{name}_whole"]) * _HALF + int(values[f"{name}_rest"]))
+def money_of(name: str, values: sa.RowMapping, connection: sa.Connection) -> Decimal:
+    """What the columns of `money_sums` came to, to the last digit."""
+    if connection.dialect.name in MYSQL:
+        return Decimal(values[name])
+    return unscaled(int(values[f"{name}_whole"]) * _HALF + int(values[f"{name}_rest"]))
 
+
+def _row(values: sa.RowMapping, places: int, connection: sa.Connection) -> UsageRow:
     return UsageRow(
         key=tuple(str(values[f"key_{place}"]) for place in range(places)),
         runs=values["runs"],
         model_calls=values["calls"],
         unpriced_calls=values["calls"] - values["priced"],
         usage=TokenUsage(**{name: int(values[name]) for name in TOKENS}),
-        usd=total("usd"),
-        amount=total("amount"),
+        usd=money_of("usd", values, connection),
+        amount=money_of("amount", values, connection),
         currency=values["currency"],
     )

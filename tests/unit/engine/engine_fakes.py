@@ -95,6 +95,8 @@ class Spend:
     hangs: bool = False
     """It never ends."""
     unasked: bool = False
+    waits: Callable[[], Awaitable[object]] | None = None
+    """What comes between the request and all that is known of it."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class ScriptedRun:
             await asyncio.Event().wait()
         made = call(self.order.run_id)
         self._outcome.calls.append(made)
+        if spend.waits is not None:
+            await spend.waits()
         for tokens in spend.reports:
             await self._report(made, tokens, CallStatus.INTERRUPTED, under_way=True)
         if spend.hangs:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from support import make
 
-from dragoman.engine.ports import Page, UsageQuery
+from dragoman.engine.ports import Page, SpendingQuery, UsageDimension, UsageQuery
 from dragoman.records import Cancellation, Pause, RequestKey, RunCalls, RunStatus, SessionConflict
 from dragoman.storage import Chosen, SqlStore, open_store
 from dragoman.v1 import event_pb2
@@ -17,6 +17,7 @@ from dragoman.v1 import event_pb2
 SESSION = make.session()
 RUN = make.run(SESSION)
 LATER = Page(5, (make.NOW, SESSION.id))
+
 
 QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = [
     (
@@ -171,6 +172,46 @@ async def test_a_query_uses_its_index(
         if f"SCAN {table}" in plan
     ]
     assert tables == []
+
+
+@pytest.mark.parametrize(
+    ("principal", "agent", "indexes"),
+    [
+        ("service", "", {"ix_model_calls_principal_start_time"}),
+        ("", "example", {"ix_model_calls_root_agent_name_start_time"}),
+        (
+            "service",
+            "example",
+            {"ix_model_calls_principal_start_time", "ix_model_calls_root_agent_name_start_time"},
+        ),
+    ],
+    ids=["a principal", "an agent", "both"],
+)
+async def test_what_a_budget_reads_is_what_it_sums_up(
+    store: SqlStore, principal: str, agent: str, indexes: set[str]
+) -> None:
+    hour = timedelta(hours=1)
+    asked = SpendingQuery(
+        principal, agent, "ZAR", make.NOW - hour, make.NOW, make.NOW + hour, frozenset({RUN.id})
+    )
+    statements = await heard(store, lambda store: store.spending([asked]))
+    assert len(statements) == 3
+    plans = [" ".join(await explain(store, *statement)) for statement in statements]
+    for plan in plans[:2]:
+        assert any(f"INDEX {index} " in plan for index in indexes), plan
+        assert "start_time>? AND start_time<?" in plan
+    assert "sqlite_autoindex_model_calls_1" in plans[2]
+
+
+async def test_the_days_of_a_zone_take_two_looks_at_the_index(store: SqlStore) -> None:
+    await store.start_run(RUN, SESSION)
+    await store.end_run(make.end(RUN, calls=[make.call(RUN)]))
+    query = UsageQuery((UsageDimension.DAY,), make.NOW, time_zone="Europe/Berlin")
+    statements = await heard(store, lambda store: store.query_usage(make.ALICE, query, Page(5)))
+    assert len(statements) == 3
+    for statement in statements:
+        plan = " ".join(await explain(store, *statement))
+        assert "INDEX ix_model_calls_principal_user_start_time " in plan
 
 
 async def life(store: SqlStore) -> None:
