@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-chaos check pytest generate checkgenerate bench lock wheel-test clean
+.PHONY: help demo serve test test-chaos check pytest generate code docs checkgenerate bench lock wheel-test clean
 
 UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv .build/uv/bin/uv
 RUN := .venv/bin
@@ -55,7 +55,9 @@ check: .venv/.dev checkgenerate ## Format, lint, types, import rules, protos
 # The directory that generated code is written to; checkgenerate writes elsewhere and compares.
 GENERATED := generated
 
-generate: .venv/.dev ## Rebuild generated/ from protos/
+generate: code docs ## Rebuild generated/ and docs/events.md from protos/
+
+code: .venv/.dev
 	@mkdir -p $(GENERATED)/python
 	@PATH=$(CURDIR)/.venv/bin:$$PATH $(RUN)/python -m grpc_tools.protoc -Iprotos \
 		--python_out=$(GENERATED)/python --mypy_out=quiet:$(GENERATED)/python $(PROTOS)
@@ -63,11 +65,15 @@ generate: .venv/.dev ## Rebuild generated/ from protos/
 		--grpc_python_out=$(GENERATED)/python --mypy_grpc_out=quiet:$(GENERATED)/python $(filter %_service.proto,$(PROTOS))
 	@touch $(GENERATED)/python/dragoman/v1/__init__.py $(GENERATED)/python/dragoman/v1/py.typed
 
-checkgenerate: .venv/.dev ## Fail when generated/ is not what protos/ gives
+docs: .venv/.dev ## Rebuild docs/events.md from protos/ and the golden events of the tests
+	@$(RUN)/python docs/generate.py
+
+checkgenerate: .venv/.dev ## Fail when generated/ or docs/events.md is not what protos/ gives
 	@rm -rf .build/generated
-	@$(MAKE) --no-print-directory generate GENERATED=.build/generated
+	@$(MAKE) --no-print-directory code GENERATED=.build/generated
 	@diff -r -x __pycache__ .build/generated/python generated/python \
 		|| { echo "generated/ differs from protos/: run make generate" >&2; exit 1; }
+	@$(RUN)/python docs/generate.py --check
 
 bench: .venv/.dev ## Measure CPU and bytes per event beside peers
 	@$(RUN)/python -m bench $(ARGS)
