@@ -63,7 +63,7 @@ def processes(names: Sequence[str], directory: Path) -> Iterator[dict[str, Proce
 
 
 def _start(name: str, directory: Path) -> tuple["subprocess.Popen[bytes]", Connection]:
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)  # a database may lie there already
     ours, theirs = Pipe()
     with theirs, (directory / "log").open("wb") as log:
         process = subprocess.Popen(

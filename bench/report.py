@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.measure import Results, Sample
 from bench.scenarios import PEERS, Plan, Scenario
+from bench.sessions import SessionPlan, SessionResults
 
 PACKAGES: Final = ("dragoman", "agno", "grpcio", "protobuf", "fastapi", "uvicorn", "httptools", "uvloop")
 
@@ -32,6 +33,18 @@ def tables(plan: Plan, results: Results) -> list[Table]:
     return [*(_scenario(scenario, results) for scenario in plan.scenarios), _memory(results)]
 
 
+def sessions_as_json(plan: SessionPlan, results: SessionResults) -> dict[str, Any]:
+    """Everything that was measured of long sessions, in seconds, sample by sample."""
+    return {
+        "machine": machine(),
+        "plan": asdict(plan),
+        "turns": {
+            str(length): [asdict(sample) for sample in samples] for length, samples in results.turns.items()
+        },
+        "pages": results.pages,
+    }
+
+
 def as_json(plan: Plan, results: Results) -> dict[str, Any]:
     """Everything that was measured, in seconds and bytes, sample by sample."""
     return {
@@ -47,12 +60,12 @@ def as_json(plan: Plan, results: Results) -> dict[str, Any]:
     }
 
 
-def caption(plan: Plan) -> str:
+def caption(rounds: int) -> str:
     """How to read the tables, and what they were measured with."""
     here = machine()
     packages = ", ".join(f"{name} {number}" for name, number in here["packages"].items())
     return (
-        f"The median of {plan.rounds} rounds, and below it the lowest and the highest. CPU is the server's, ratios "
+        f"The median of {rounds} rounds, and below it the lowest and the highest. CPU is the server's, ratios "
         f"are of the same round.\n{here['cores']} cores, {here['system']}, Python {here['python']}, {packages}"
     )
 

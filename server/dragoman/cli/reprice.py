@@ -62,7 +62,7 @@ def reprice(
     \b
     dragoman usage reprice --dry-run
     dragoman usage reprice --only-unpriced --yes
-    dragoman usage reprice --since 2026-01-01 --model claude-sonnet-4-5
+    dragoman usage reprice --since 2026-01-01 --model claude-sonnet-4-5 --dry-run
     """
     if dry_run and yes:
         raise Failure("--dry-run and --yes do not go together", code=USAGE)

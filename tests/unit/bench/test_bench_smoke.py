@@ -10,8 +10,9 @@ from rich.console import Console
 
 from bench.clients import Delivery
 from bench.measure import Results, TextLost, deliver, measure
-from bench.report import as_json, tables
+from bench.report import as_json, sessions_as_json, tables
 from bench.scenarios import PEERS, Plan, Scenario
+from bench.sessions import SessionPlan, measure_sessions, ratios, session_tables
 from bench.wire import Received
 from bench.workload import Workload, delta
 
@@ -72,6 +73,23 @@ def test_a_prompt_tells_the_whole_workload(workload: Workload) -> None:
 def test_another_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="names no workload"):
         Workload.of("Say something.")
+
+
+async def test_sessions_of_every_length_get_turns_and_are_read_whole() -> None:
+    plan = SessionPlan(rounds=2, turns=2, lengths=(2, 44), page=10)
+    results = await measure_sessions(plan)  # raises TextLost when a turn or a page loses something
+
+    assert {length: len(samples) for length, samples in results.turns.items()} == {2: 2, 44: 2}
+    for sample in (each for samples in results.turns.values() for each in samples):
+        assert sample.cpu_per_run > 0
+        assert 0 < sample.started <= sample.first
+    # 44 messages, and two more of each of the five turns.
+    assert {order: len(took) for order, took in results.pages.items()} == {"oldest": 6, "newest": 6}
+    assert ratios(results, 2, "started") == [1.0, 1.0]
+    turns, pages = session_tables(plan, results)
+    assert (turns.row_count, pages.row_count) == (2, 2)
+    told = json.loads(json.dumps(sessions_as_json(plan, results)))
+    assert set(told["turns"]) == {"2", "44"}
 
 
 async def test_a_peer_that_loses_a_word_is_told_from_one_that_does_not() -> None:
