@@ -27,6 +27,7 @@ from dragoman.records import Limits
 
 if TYPE_CHECKING:
     from dragoman.engine import Engine
+    from dragoman.engine.ports import BudgetRule
     from dragoman.transport import GrpcServer
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ async def running(
     from dragoman.adapter import AgnoMessageView, AgnoRunner, SniffingInspector
     from dragoman.auth import Authenticator, KeyRing
     from dragoman.catalog import load
-    from dragoman.engine import Engine
+    from dragoman.engine import Budgets, Engine
     from dragoman.pricing import Pricer
     from dragoman.signals import NoSignals, RedisSignals
     from dragoman.storage import open_store
@@ -143,6 +144,7 @@ async def running(
             max_queued_runs=settings.max_queued_runs,
             pause_timeout=settings.pause_timeout,
             limits=_limits(settings),
+            budgets=Budgets(store, pricer.currency, _budget_rules(settings), max_age=settings.budget_refresh),
             event_retention=timedelta(days=settings.event_retention_days),
             request_retention=timedelta(days=settings.request_retention_days),
         )
@@ -198,6 +200,21 @@ def _limits(settings: Settings) -> Limits:
         max_total_tokens=settings.max_run_tokens,
         max_duration=None if duration is None else timedelta(seconds=duration),
     )
+
+
+def _budget_rules(settings: Settings) -> "list[BudgetRule]":
+    from dragoman.engine.ports import BudgetPeriod, BudgetRule
+
+    return [
+        BudgetRule(
+            principal=budget.principal,
+            agent_name=budget.agent,
+            period=BudgetPeriod(budget.period),
+            limit=budget.amount,
+            time_zone=budget.time_zone or settings.budget_time_zone,
+        )
+        for budget in settings.budgets
+    ]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ misspelt is refused, wherever it stands: a setting that silently kept its defaul
 """
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -15,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -23,6 +24,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from dragoman import zones
 
 PREFIX = "DRAGOMAN_"
 CONFIG_VARIABLE = "DRAGOMAN_CONFIG"
@@ -40,6 +43,42 @@ class ConfigError(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class BudgetSettings(BaseModel):
+    """What may be spent in a day or a month: in dragoman.toml a table `[[budgets]]`.
+
+    It is for a principal, an agent, or a principal's runs of an agent. A name with `*` or `?` gives each principal (agent)
+    that it fits a budget of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    principal: str = ""
+    """Whose it is; without one it is the agent's, whoever runs it."""
+    agent: str = ""
+    """What it is for; without one it is the principal's, whatever is run."""
+    period: Literal["day", "month"]
+    """Over what it is summed up."""
+    amount: Annotated[Decimal, Field(ge=0, max_digits=24, decimal_places=9)]
+    """What may be spent in the period, in the reporting currency."""
+    time_zone: str | None = None
+    """Whose days and months are meant; without one `budget_time_zone`."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            zones.zone(value)
+        return value
+
+    @model_validator(mode="after")
+    def _for_somebody(self) -> Self:
+        if not self.principal and not self.agent:
+            raise ValueError(
+                'a budget is for a principal, an agent, or both; principal = "*" is for each by itself'
+            )
+        return self
 
 
 class Settings(BaseSettings):
@@ -91,6 +130,12 @@ class Settings(BaseSettings):
 
     max_rate_age_days: Annotated[int, Field(ge=1)] | None = None
     """Warn when the newest exchange rate is older than so many days."""
+    budgets: Annotated[tuple[BudgetSettings, ...], NoDecode] = ()
+    """What principals and agents may spend in a day or a month; in the environment as JSON."""
+    budget_time_zone: str = "UTC"
+    """Whose days and months budgets mean that name no `time_zone`: an IANA name."""
+    budget_refresh: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """Seconds after which what other processes have spent is known here."""
 
     # Runs
     max_runs: Annotated[int, Field(ge=1)] = 1000
@@ -156,6 +201,22 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _decode(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value, parse_float=Decimal) if value.strip() else ()
+        except ValueError as error:
+            raise ValueError(f"must be JSON, a list of budgets: {error}") from error
+
+    @field_validator("budget_time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        zones.zone(value)
         return value
 
     @field_validator("port", mode="before")

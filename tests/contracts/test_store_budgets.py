@@ -55,7 +55,8 @@ async def test_whose_spending_it_is(store: SqlStore) -> None:
     await spend(store, Owner("ONE"), "X", ("16", now))
     asked = [query("one"), query(agent="x"), query("one", "x"), query("two", "y"), query("three")]
     found = await store.spending(asked)
-    assert [(each.settled, each.recent) for each in found] == [(0, 7), (0, 11), (0, 3), (0, 0), (0, 0)]
+    assert [each.recent for each in found] == [Decimal(sum_) for sum_ in (7, 11, 3, 0, 0)]
+    assert {each.settled for each in found} == {Decimal(0)}
     assert await store.spending([]) == []
 
 
@@ -69,7 +70,7 @@ async def test_calls_of_a_member_are_those_of_the_team(store: SqlStore) -> None:
     await store.start_run(run, session)
     await store.end_run(make.end(run, calls=[make.call(run, priced=one), member]))
     team, alone = await store.spending([query(agent="team"), query(agent="member")])
-    assert (team.recent, alone.recent) == (2, 0)
+    assert (team.recent, alone.recent) == (Decimal(2), Decimal(0))
 
 
 async def test_another_currency_is_not_counted(store: SqlStore) -> None:

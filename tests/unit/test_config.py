@@ -1,9 +1,11 @@
 """Settings come from flags, the environment and a file, in that order; what is misspelt or broken is told by name."""
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from dragoman.config import ConfigError, Settings
 
@@ -95,3 +97,63 @@ def test_what_kubernetes_tells_of_a_service_of_our_name_is_no_setting(
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     assert Settings().port == 50051
+
+
+BUDGETS_TOML = """
+budget_time_zone = "Africa/Johannesburg"
+[[budgets]]
+principal = "*"
+period = "day"
+amount = 12.50
+[[budgets]]
+agent = "shop"
+period = "month"
+amount = "1000"
+time_zone = "UTC"
+"""
+
+
+def test_budgets_come_from_tables_of_the_file(here: Path) -> None:
+    (here / "dragoman.toml").write_text(BUDGETS_TOML)
+    settings = Settings()
+    assert [each.model_dump() for each in settings.budgets] == [
+        {"principal": "*", "agent": "", "period": "day", "amount": Decimal("12.5"), "time_zone": None},
+        {"principal": "", "agent": "shop", "period": "month", "amount": Decimal(1000), "time_zone": "UTC"},
+    ]
+    assert settings.budget_time_zone == "Africa/Johannesburg"
+
+
+def test_budgets_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_BUDGETS", '[{"principal": "desk", "period": "day", "amount": 0.1}]')
+    [budget] = Settings().budgets
+    assert (budget.principal, budget.amount) == ("desk", Decimal("0.1"))
+    monkeypatch.setenv("DRAGOMAN_BUDGETS", "")
+    assert Settings().budgets == ()
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        ("{", "must be JSON"),
+        ('[{"period": "day", "amount": 1}]', "is for a principal, an agent, or both"),
+        ('[{"agent": "a", "period": "week", "amount": 1}]', "'day' or 'month'"),
+        ('[{"agent": "a", "period": "day", "amount": -1}]', "greater than or equal to 0"),
+        ('[{"agent": "a", "period": "day", "amount": 1.0000000001}]', "no more than 9 decimal places"),
+        ('[{"agent": "a", "period": "day", "amount": 1, "currency": "EUR"}]', "Extra inputs"),
+        ('[{"agent": "a", "period": "day", "amount": 1, "time_zone": "Mars"}]', "is not a time zone"),
+    ],
+    ids=["no json", "nobody", "period", "negative", "too fine", "unknown key", "zone"],
+)
+def test_a_budget_that_makes_no_sense_is_refused(
+    budgets: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRAGOMAN_BUDGETS", budgets)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert told in str(caught.value)
+
+
+def test_budgets_have_the_days_of_a_known_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_BUDGET_TIME_ZONE", "Johannesburg")
+    with pytest.raises(ValidationError, match="is not a time zone"):
+        Settings()

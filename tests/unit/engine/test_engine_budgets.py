@@ -51,9 +51,9 @@ def rule(
     return BudgetRule(principal, agent, period, Decimal(limit), zone)
 
 
-def runner(*steps: object, **named: Script) -> ScriptedRunner:
+def runner(*steps: object, **options: Any) -> ScriptedRunner:
     """A token costs 1."""
-    made = ScriptedRunner(*steps, **named)
+    made = ScriptedRunner(*steps, **options)
     made.pricer.unit = Decimal(1)
     return made
 
@@ -135,7 +135,7 @@ async def test_for_whom_a_budget_holds(door: Door, principal: str, agent: str, h
             return
         [state] = states
         assert (state.principal, state.agent_name) == ("local" if principal else "", "echo" if agent else "")
-        assert (state.limit, state.spent, state.currency) == (1, 1, "ZAR")
+        assert (state.limit, state.spent, state.currency) == (Decimal(1), Decimal(1), "ZAR")
         with pytest.raises(BudgetExceeded) as refused:
             await engine.start(draft())
     assert refused.value.subject == " with ".join(
@@ -152,10 +152,10 @@ async def test_of_several_the_one_counts_that_lasts_longest(door: Door) -> None:
         states = await engine.budgets(OWNER, "")
     assert refused.value.metadata["period"] == "month"
     assert [(state.principal, state.period, state.limit) for state in states] == [
-        ("local", DAY, 3),
-        ("local", MONTH, 3),
-        ("local", MONTH, 99),
-        ("", DAY, 3),
+        ("local", DAY, Decimal(3)),
+        ("local", MONTH, Decimal(3)),
+        ("local", MONTH, Decimal(99)),
+        ("", DAY, Decimal(3)),
     ]
 
 
@@ -308,7 +308,8 @@ async def test_who_comes_while_the_ledger_is_read_waits_for_that(door: Door) -> 
         starting = [asyncio.create_task(engine.start(draft())) for _ in range(20)]
         await until(lambda: door.calls["spending"] == 1)
         gate.set()
-        await asyncio.gather(*(watch(await start) for start in starting))
+        for start in starting:
+            await watch(await start)
         await engine.start(draft())
         assert door.calls["spending"] == 1
 
