@@ -1,13 +1,13 @@
-"""BaseAgent: an agent as its author writes it.
+"""BaseAgent and BaseTeam: an agent, or a team of agents, as its author writes it.
 
 What happens to it, in order:
 
-1. When the server starts, the class is instantiated once, without arguments, and `build_agent` is called to see that
-   it works and what tools and model it has. A fault here stops the server and names the author's line.
+1. When the server starts, the class is instantiated once, without arguments, and `build_agent` (of a team, `build_team`)
+   is called to see that it works and what tools, members and models it has. A fault here stops the server and names the author's line.
 2. When a session is made, its `inputs` become a `CreateSessionModel`, and `validate_create_session` may refuse them.
 3. When a run is asked for, its `inputs` become a `RequestModel`, and `validate_run` may refuse the whole of it.
    Nothing has been stored yet: a refused run leaves no trace.
-4. When the run starts, `build_agent` makes a fresh Agno agent, `prepare` adapts it to the inputs, and it runs once.
+4. When the run starts, `build_agent` or `build_team` makes a fresh one, `prepare` adapts it to the inputs, and it runs once.
 
 The one instance serves all runs at the same time, on one event loop: keep no run's state on it.
 """
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, cast, get_args, get_origin
 from uuid import UUID
 
 from agno.agent import Agent
+from agno.team import Team
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
@@ -88,18 +89,19 @@ class RunSetup(Generic[RequestT, SessionT]):
         return self.caller.user
 
 
-class BaseAgent(ABC, Generic[RequestT, SessionT]):
-    """Base of agents. The type parameters are the two input models; a direct subclass need not name them again.
+def _type_argument(cls: type, position: int) -> type | None:
+    """The class given in `class cls(BaseAgent[Request, Session])`; None where none is, or a type variable."""
+    for base in vars(cls).get("__orig_bases__", ()):
+        origin = get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, Served):
+            arguments = get_args(base)
+            if position < len(arguments) and isinstance(arguments[position], type):
+                return cast("type", arguments[position])
+    return None
 
-        class Poet(BaseAgent[Verse]):
-            name = "poet"
-            description = "Writes a verse."
 
-            def build_agent(self) -> Agent:
-                return Agent(model=MODEL, instructions="You are a poet.")
-
-            def prepare(self, agent: Agent, run: RunSetup[Verse]) -> None:
-                agent.additional_context = f"Write {run.inputs.lines} lines."
+class Served(ABC, Generic[RequestT, SessionT]):
+    """What an agent and a team have in common: settings, and hooks that may refuse what callers send.
 
     Settings are class attributes; a subclass or an instance may change them.
     """
@@ -141,6 +143,29 @@ class BaseAgent(ABC, Generic[RequestT, SessionT]):
         """May refuse a run, before anything of it is stored. Raises as `validate_create_session`."""
 
     @abstractmethod
+    def build(self) -> Agent | Team:
+        """A fresh one, by `build_agent` or `build_team`, which authors define."""
+
+    @abstractmethod
+    def build_for(self, run: RunSetup[RequestT, SessionT]) -> Agent | Team:
+        """A fresh one, prepared for the run."""
+
+
+class BaseAgent(Served[RequestT, SessionT]):
+    """Base of agents. The type parameters are the two input models; a direct subclass need not name them again.
+
+    class Poet(BaseAgent[Verse]):
+        name = "poet"
+        description = "Writes a verse."
+
+        def build_agent(self) -> Agent:
+            return Agent(model=MODEL, instructions="You are a poet.")
+
+        def prepare(self, agent: Agent, run: RunSetup[Verse]) -> None:
+            agent.additional_context = f"Write {run.inputs.lines} lines."
+    """
+
+    @abstractmethod
     def build_agent(self) -> Agent:
         """A fresh Agno agent: a new object at every call, around a model object that is made once and shared.
 
@@ -151,12 +176,44 @@ class BaseAgent(ABC, Generic[RequestT, SessionT]):
     def prepare(self, agent: Agent, run: RunSetup[RequestT, SessionT]) -> None:
         """Adapts the fresh agent to one run. Set attributes of the agent; leave alone what it shares, such as its model."""
 
+    def build(self) -> Agent:
+        """`build_agent`."""
+        return self.build_agent()
 
-def _type_argument(cls: type, position: int) -> type | None:
-    """The class given in `class cls(BaseAgent[Request, Session])`; None where none is, or a type variable."""
-    for base in vars(cls).get("__orig_bases__", ()):
-        if get_origin(base) is BaseAgent:
-            arguments = get_args(base)
-            if position < len(arguments) and isinstance(arguments[position], type):
-                return cast("type", arguments[position])
-    return None
+    def build_for(self, run: RunSetup[RequestT, SessionT]) -> Agent:
+        """`build_agent` and `prepare`."""
+        agent = self.build_agent()
+        self.prepare(agent, run)
+        return agent
+
+
+class BaseTeam(Served[RequestT, SessionT]):
+    """Base of teams: as BaseAgent, with a leader and members.
+
+    class Newsroom(BaseTeam):
+        name = "newsroom"
+
+        def build_team(self) -> Team:
+            return Team(model=MODEL, members=[Agent(name="Reporter", model=MODEL), Agent(name="Editor", model=MODEL)])
+    """
+
+    @abstractmethod
+    def build_team(self) -> Team:
+        """A fresh Agno team with fresh members: new objects at every call, around models that are made once and shared.
+
+        Called once per run, on the event loop: quick, and without I/O. Every member has a name of its own; one without a
+        model works with the team's. An agent belongs to the team that it was made for, and to no other.
+        """
+
+    def prepare(self, team: Team, run: RunSetup[RequestT, SessionT]) -> None:
+        """Adapts the fresh team, and its members, to one run. Leave alone what they share, such as their models."""
+
+    def build(self) -> Team:
+        """`build_team`."""
+        return self.build_team()
+
+    def build_for(self, run: RunSetup[RequestT, SessionT]) -> Team:
+        """`build_team` and `prepare`."""
+        team = self.build_team()
+        self.prepare(team, run)
+        return team

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agno.agent import Agent
+from agno.team import Team
 from pydantic import BaseModel, ValidationError
 
-from dragoman.agents import BaseAgent, Caller, Invalid, RunSetup
+from dragoman.agents import Caller, Invalid, RunSetup
+from dragoman.agents.base import Served
 from dragoman.catalog import inputs as reading
 from dragoman.catalog.entry import Entry
 from dragoman.engine.ports import JsonObject, RunDraft, RunOrder
@@ -29,7 +31,7 @@ _RUN_FIELDS = frozenset({"inputs", "message", "media"})
 
 
 class Catalog:
-    """The agents that are served, by name. Satisfies `engine.ports.Catalog`, and builds agents for the runner."""
+    """The agents and teams that are served, by name. Satisfies `engine.ports.Catalog`, and builds agents for the runner."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._entries = {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
@@ -85,8 +87,8 @@ class Catalog:
         await _hook(agent, agent.validate_run(setup), _RUN_FIELDS)
         return _stored(agent, accepted)
 
-    def build(self, name: str, order: RunOrder) -> Agent:
-        """A fresh agent, prepared for the run. Raises AgentNotFound, and AgentFailed when the agent's code raises."""
+    def build(self, name: str, order: RunOrder) -> Agent | Team:
+        """A fresh agent or team, prepared for the run. Raises AgentNotFound, and AgentFailed when the agent's code raises."""
         agent = self._entry(name).agent
         setup = RunSetup(
             caller=_caller(order.owner),
@@ -99,8 +101,7 @@ class Catalog:
             metadata=dict(order.metadata),
         )
         try:
-            built = agent.build_agent()
-            agent.prepare(built, setup)
+            built = agent.build_for(setup)
         except Exception as error:
             raise _failed(agent, error) from error
         if built.name is None:
@@ -114,7 +115,7 @@ class Catalog:
             raise AgentNotFound(name) from None
 
 
-def _session_inputs(agent: BaseAgent[Any, Any], draft: RunDraft) -> BaseModel:
+def _session_inputs(agent: Served[Any, Any], draft: RunDraft) -> BaseModel:
     """Those of the run's session, or of the one that it is to make, which were accepted before."""
     inputs = draft.session.inputs if draft.session else draft.session_inputs
     model: type[BaseModel] = agent.CreateSessionModel
@@ -126,7 +127,7 @@ def _session_inputs(agent: BaseAgent[Any, Any], draft: RunDraft) -> BaseModel:
         raise _failed(agent, error) from error
 
 
-def _restored(agent: BaseAgent[Any, Any], model: type[BaseModel], inputs: Mapping[str, object]) -> BaseModel:
+def _restored(agent: Served[Any, Any], model: type[BaseModel], inputs: Mapping[str, object]) -> BaseModel:
     """What was accepted, once more: it fits, unless the model does not survive JSON."""
     try:
         return reading.restore(model, inputs)
@@ -139,14 +140,14 @@ def _restored(agent: BaseAgent[Any, Any], model: type[BaseModel], inputs: Mappin
         raise _failed(agent, error) from error
 
 
-def _stored(agent: BaseAgent[Any, Any], accepted: BaseModel) -> JsonObject:
+def _stored(agent: Served[Any, Any], accepted: BaseModel) -> JsonObject:
     try:
         return reading.stored(accepted)
     except Exception as error:
         raise _failed(agent, error) from error
 
 
-def _parsed(agent: BaseAgent[Any, Any], model: type[BaseModel], inputs: JsonObject) -> BaseModel:
+def _parsed(agent: Served[Any, Any], model: type[BaseModel], inputs: JsonObject) -> BaseModel:
     """The inputs as the model, whose validators are the author's code and may raise anything."""
     try:
         return reading.parse(model, inputs)
@@ -156,7 +157,7 @@ def _parsed(agent: BaseAgent[Any, Any], model: type[BaseModel], inputs: JsonObje
         raise _failed(agent, error) from error
 
 
-async def _hook(agent: BaseAgent[Any, Any], answer: Awaitable[None], fields: frozenset[str]) -> None:
+async def _hook(agent: Served[Any, Any], answer: Awaitable[None], fields: frozenset[str]) -> None:
     """Awaits a validation hook. `fields`: what its `Invalid` may name besides places below `inputs`."""
     try:
         await answer
@@ -181,7 +182,7 @@ def _path(field: str, fields: frozenset[str]) -> str:
     return f"{reading.ROOT}.{field}"
 
 
-def _failed(agent: BaseAgent[Any, Any], error: Exception) -> AgentFailed:
+def _failed(agent: Served[Any, Any], error: Exception) -> AgentFailed:
     _log.error("agent code raised", exc_info=error, extra={"agent_name": agent.name})
     return AgentFailed(agent.name)
 

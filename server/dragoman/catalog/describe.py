@@ -1,10 +1,11 @@
-"""An agent as its entry in ListAgents: what an Agno agent that was built once shows of its model, tools and schemas."""
+"""An agent or team as its entry in ListAgents: what one that was built once shows of its model, members, tools and schemas."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agno.agent import Agent
 from agno.models.base import Model
+from agno.team import Team
 from agno.tools import Toolkit
 from agno.tools.function import Function
 from google.protobuf.json_format import ParseDict
@@ -13,7 +14,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from dragoman.agents import BaseAgent, MediaKind
+from dragoman.agents import MediaKind
+from dragoman.agents.base import Served
 from dragoman.v1 import agent_service_pb2, message_pb2
 
 _MEDIA_KINDS: Mapping[MediaKind, message_pb2.MediaKind.ValueType] = {
@@ -24,21 +26,41 @@ _MEDIA_KINDS: Mapping[MediaKind, message_pb2.MediaKind.ValueType] = {
 }
 
 
-def describe(spec: BaseAgent[Any, Any], agent: Agent, model: Model) -> agent_service_pb2.Agent:
-    """The catalog entry of `spec`, of which `agent`, run by `model`, was built. Raises what making a JSON Schema raises."""
-    entry = agent_service_pb2.Agent(
-        name=spec.name,
-        kind=agent_service_pb2.AGENT_KIND_AGENT,
-        description=spec.description,
-        model=model.id,
-        provider=model.get_provider(),
-        tools=tools(agent),
-        accepted_media=[_MEDIA_KINDS[kind] for kind in MediaKind if kind in spec.accepted_media],
-        session_inputs_schema=input_schema(spec.CreateSessionModel),
-        run_inputs_schema=input_schema(spec.RequestModel),
+def describe(spec: Served[Any, Any], built: Agent | Team, model: Model) -> agent_service_pb2.Agent:
+    """The catalog entry of `spec`, of which `built`, led by `model`, was built. Raises what making a JSON Schema raises."""
+    entry = _component(built, model)
+    entry.name = spec.name
+    entry.description = spec.description
+    entry.accepted_media.extend(_MEDIA_KINDS[kind] for kind in MediaKind if kind in spec.accepted_media)
+    entry.session_inputs_schema.CopyFrom(input_schema(spec.CreateSessionModel))
+    entry.run_inputs_schema.CopyFrom(input_schema(spec.RequestModel))
+    return entry
+
+
+def members(team: Team) -> list[Agent | Team]:
+    """Those that are known before a run; a team may also make its members when it runs."""
+    found: object = team.members
+    return (
+        [each for each in found if isinstance(each, Agent | Team)] if isinstance(found, list | tuple) else []
     )
-    if agent.output_schema is not None:
-        entry.output_schema.CopyFrom(_output_schema(agent.output_schema))
+
+
+def _component(built: Agent | Team, model: Model | None) -> agent_service_pb2.Agent:
+    """An agent, team or member, as what Agno was given. `model`: the one that it works with when it has none itself."""
+    model = built.model if isinstance(built.model, Model) else model
+    is_team = isinstance(built, Team)
+    entry = agent_service_pb2.Agent(
+        name=built.name or "",
+        kind=agent_service_pb2.AGENT_KIND_TEAM if is_team else agent_service_pb2.AGENT_KIND_AGENT,
+        description=built.description or built.role or "",
+        tools=tools(built),
+    )
+    if model is not None:
+        entry.model, entry.provider = model.id, model.get_provider()
+    if isinstance(built, Team):
+        entry.members.extend(_component(member, model) for member in members(built))
+    if built.output_schema is not None:
+        entry.output_schema.CopyFrom(_output_schema(built.output_schema))
     return entry
 
 
@@ -47,7 +69,7 @@ def input_schema(model: type[BaseModel]) -> Struct:
     return _struct(model.model_json_schema(schema_generator=_Closed, mode="validation"))
 
 
-def tools(agent: Agent) -> list[agent_service_pb2.Tool]:
+def tools(agent: Agent | Team) -> list[agent_service_pb2.Tool]:
     """The tools that are known before a run, each name once, as Agno presents them to the model."""
     if not isinstance(agent.tools, list):
         return []

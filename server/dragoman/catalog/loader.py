@@ -1,8 +1,8 @@
 """Finds what a spec names: `module:attribute`, `path/to/file.py:attribute`, or an installed entry point.
 
 The working directory is on the import path, as it is for `python -m`; a file's own directory as for `python file.py`.
-The attribute may be a BaseAgent (class or instance), an Agno Agent, a list of these, or a function without arguments
-that returns any of them; the function is called once.
+The attribute may be a BaseAgent or BaseTeam (class or instance), an Agno Agent or Team, a list of these, or a function
+without arguments that returns any of them; the function is called once.
 """
 
 import ast
@@ -21,20 +21,21 @@ from typing import Any
 from agno.agent import Agent
 from agno.team import Team
 
-from dragoman.agents import BaseAgent
-from dragoman.catalog.plain import PlainAgent
+from dragoman.agents.base import Served
+from dragoman.catalog.plain import PlainAgent, PlainTeam
 from dragoman.catalog.problems import Location, Rejected, blame, raised, source_of
 
 _EXPECTED = (
-    "expected a BaseAgent, an Agno Agent, a list of them, or a function without arguments that returns them"
+    "expected a BaseAgent or BaseTeam, an Agno Agent or Team, a list of them, or a function without arguments that "
+    "returns them"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An agent, and where its author wrote it."""
+    """An agent or team, and where its author wrote it."""
 
-    agent: BaseAgent[Any, Any]
+    agent: Served[Any, Any]
     location: Location | None
 
 
@@ -139,21 +140,21 @@ def _agents(value: object, name: str, location: Location | None) -> Iterator[Fou
 
 def _one(value: object, name: str, location: Location | None) -> Found | Rejected:
     try:
-        if isinstance(value, type) and issubclass(value, BaseAgent):
+        if isinstance(value, type) and issubclass(value, Served):
             return Found(_instance(value), source_of(value))
-        if isinstance(value, BaseAgent):
+        if isinstance(value, Served):
             return Found(value, source_of(type(value)) or location)
         if isinstance(value, Agent):
             return Found(PlainAgent(value), location)
+        if isinstance(value, Team):
+            return Found(PlainTeam(value), location)
     except Rejected as rejected:
         return rejected
-    if isinstance(value, Team):
-        return Rejected(f"{name} is an Agno Team: teams are not served yet", location)
     what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
     return Rejected(f"{name} is {what}; {_EXPECTED}", location)
 
 
-def _instance(agent: type[BaseAgent[Any, Any]]) -> BaseAgent[Any, Any]:
+def _instance(agent: type[Served[Any, Any]]) -> Served[Any, Any]:
     location = source_of(agent)
     if inspect.isabstract(agent):
         missing = ", ".join(sorted(agent.__abstractmethods__))

@@ -167,6 +167,7 @@ def test_invalid_says_where_and_what(field: str, text: str) -> None:
 def test_the_public_names() -> None:
     assert sorted(dragoman.agents.__all__) == [
         "BaseAgent",
+        "BaseTeam",
         "Caller",
         "DEFAULT_HISTORY_RUNS",
         "Invalid",

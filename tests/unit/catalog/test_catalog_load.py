@@ -72,7 +72,7 @@ MISTAKES = [
     (
         "things:agent",
         "agent = 3",
-        "agent is of type int; expected a BaseAgent, an Agno Agent, a list of them, or a",
+        "agent is of type int; expected a BaseAgent or BaseTeam, an Agno Agent or Team, a list of them, or a",
         6,
     ),
     ("things:Agent", "", "Agent is the class Agent; expected a BaseAgent", 1),
@@ -81,7 +81,7 @@ MISTAKES = [
     (
         "things:agent",
         "from agno.team import Team\nagent = Team(members=[], name='t', model=MODEL)",
-        "agent is an Agno Team: teams are not served yet",
+        "team t has no members",
         7,
     ),
     (
@@ -213,7 +213,7 @@ def test_a_file_sees_its_neighbours(write: Writer) -> None:
 def test_two_specs_of_one_file_run_it_once(write: Writer) -> None:
     write("things.py", 'a = Agent(name="a", model=MODEL)\nb = Agent(name="b", model=MODEL)\n')
     catalog = load(["things.py:a", "./things.py:b"], entry_points=False)
-    built = [entry.agent.build_agent() for entry in catalog.entries]
+    built = [entry.agent.build() for entry in catalog.entries]
     assert built[0].model is built[1].model
 
 
@@ -222,8 +222,8 @@ def test_all_problems_are_told_at_once(write: Writer) -> None:
     with pytest.raises(CatalogError) as caught:
         load(["things:agents", "nowhere:agent"], entry_points=False)
     assert [problem.message for problem in caught.value.problems] == [
-        "agents[0] is of type int; expected a BaseAgent, an Agno Agent, a list of them, or a function without arguments "
-        "that returns them",
+        "agents[0] is of type int; expected a BaseAgent or BaseTeam, an Agno Agent or Team, a list of them, or a "
+        "function without arguments that returns them",
         "the Agent has no name",
         f"there is no module nowhere; it is neither installed nor in {path.parent}",
     ]

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from agno.agent import Agent
 from agno.media import Image
 from agno.models.message import Message
 from agno.run.agent import RunOutput
@@ -46,6 +47,7 @@ async def _run(catalog: Catalog, name: str, message: str, *, owner: Owner = OWNE
         RunDraft(owner, name, session, message, media, given.get("inputs", {}), {})
     )
     agent = catalog.build(name, RunOrder(UUID(int=2), owner, session, name, message, media, inputs, {}))
+    assert isinstance(agent, Agent)
     agent.telemetry = False
     agent.additional_input = given.get("history")
     images = [Image(content=medium.data, mime_type=medium.mime_type) for medium in media]
@@ -56,7 +58,7 @@ def test_all_examples_are_served_around_one_model(catalog: Catalog) -> None:
     assert [entry.name for entry in catalog.entries] == ["example", "toolbox", "vision"]
     assert len(agents) == 3
     assert all(entry.proto.description for entry in catalog.entries)
-    assert {id(entry.agent.build_agent().model) for entry in catalog.entries} == {id(models.model())}
+    assert {id(entry.agent.build().model) for entry in catalog.entries} == {id(models.model())}
     assert [catalog.history_runs(entry.name) for entry in catalog.entries] == [5, 20, 20]
 
 

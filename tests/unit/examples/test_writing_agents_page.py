@@ -10,6 +10,7 @@ import pytest
 from agno.models.anthropic import Claude
 
 from dragoman.agents import BaseAgent, MediaKind
+from dragoman.agents.base import Served
 from dragoman.catalog import Catalog, load
 from dragoman.engine.ports import RunDraft, RunOrder
 from dragoman.errors import InvalidInput
@@ -47,7 +48,7 @@ def test_all_agents_of_the_page_are_served(catalog: Catalog) -> None:
     assert [tool.name for tool in served["adder"].proto.tools] == ["add"]
     assert catalog.history_runs("adder") == 20
     assert catalog.history_runs("poet") == 10
-    assert isinstance(served["poet"].agent.build_agent().model, Claude)
+    assert isinstance(served["poet"].agent.build().model, Claude)
 
 
 @pytest.mark.parametrize(("given", "told"), REFUSALS, ids=[given for given, _ in REFUSALS])
@@ -83,7 +84,7 @@ async def test_the_offline_agent_runs(catalog: Catalog) -> None:
 
 def test_the_table_of_settings_is_that_of_base_agent() -> None:
     defaults = dict(SETTINGS)
-    assert sorted(defaults) == sorted(name for name in BaseAgent.__annotations__ if not name.startswith("_"))
+    assert sorted(defaults) == sorted(name for name in Served.__annotations__ if not name.startswith("_"))
     assert BaseAgent.history_runs == int(defaults["history_runs"])
     assert BaseAgent.description == defaults["description"].strip('`"')
     assert set(BaseAgent.accepted_media) == {MediaKind.IMAGE, MediaKind.FILE}
