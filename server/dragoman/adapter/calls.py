@@ -16,9 +16,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from uuid import UUID
 
 from agno.metrics import RunMetrics
@@ -29,6 +30,7 @@ from agno.run.agent import RunOutput
 from agno.run.team import TeamRunOutput
 
 from dragoman import ids, wire
+from dragoman.adapter.tokens import Counts, counts
 from dragoman.engine.ports import Meter, Pricer
 from dragoman.records import CallStatus, Cost, ModelCall, TokenUsage, utcnow
 from dragoman.v1 import event_pb2
@@ -43,8 +45,6 @@ AUXILIARY: Final = "auxiliary"
 
 CLOSE_GRACE: Final = 5.0
 """Seconds that tasks with open calls have to end after they were cancelled."""
-
-Counts: TypeAlias = tuple[int, ...]
 
 _INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 
@@ -93,6 +93,10 @@ class Call:
         self.usage = TokenUsage()
         self.counted: Counts = (0, 0, 0, 0)
         """Input, output, cache read and cache write tokens as Agno counts them, by which its sums are compared."""
+        self.told: Any = None
+        """The provider's own object of figures that Agno has read last."""
+        self.attempt = 1
+        """How many requests it has taken so far, as far as the provider's client tells."""
         self.stop_reason = ""
         self.error: BaseException | None = None
         self.http_status: int | None = None
@@ -140,14 +144,8 @@ class Call:
         return timedelta(seconds=time.perf_counter() - self._started)
 
 
-def counts(figures: Any) -> Counts:
-    """What Agno's metrics or its event say, in the order of the first fields of TokenUsage."""
-    return (
-        figures.input_tokens or 0,
-        figures.output_tokens or 0,
-        figures.cache_read_tokens or 0,
-        figures.cache_write_tokens or 0,
-    )
+under_way: ContextVar[Call | None] = ContextVar("dragoman_call", default=None)
+"""The call under way. Set around every step of it: the code that reads it has no other way to know."""
 
 
 class Ledger:
@@ -242,6 +240,7 @@ class Ledger:
             usage=wire.token_usage(call.usage),
             stop_reason=call.stop_reason,
             duration=wire.duration(call.duration),
+            attempt=call.attempt,
         )
         if call.cost is not None:
             done.cost.CopyFrom(wire.call_cost(call.cost))
@@ -308,6 +307,11 @@ class Ledger:
         """The source's last call, when it did not complete."""
         call = next((c for c in reversed(self._calls) if c.source is source and c.has_run), None)
         return call if call is not None and call.status is not CallStatus.COMPLETED else None
+
+    def messages_of(self, agno_run_id: str) -> Sequence[Message]:
+        """Agno's live list of a run's conversation; empty until it has called a model."""
+        source = self._sources.get(agno_run_id)
+        return source.messages or () if source is not None else ()
 
     def of_message(self, message_id: str) -> Call | None:
         """The call that wrote the message."""
@@ -457,6 +461,7 @@ class Ledger:
             start_time=call.start_time,
             duration=call.duration,
             time_to_first_token=call.time_to_first_token,
+            attempt=call.attempt,
         )
 
 

@@ -2,17 +2,48 @@
 
 A client's connections belong to one event loop, and one that is dropped without being closed hangs its loop: so none
 is made by, or left to, a model object.
+
+A client tries again, by itself, when a provider refuses or cannot be reached. `ATTEMPTS` sees each of these requests
+go out, and tells the call that it belongs to.
 """
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from agno.models.anthropic import Claude
 from agno.utils.models.claude import resolve_http_client
-from anthropic import AsyncAnthropic, Timeout
+from anthropic import (
+    Anthropic,
+    APIRequest,
+    APIResponse,
+    AsyncAnthropic,
+    AsyncAPIResponse,
+    AsyncCallNext,
+    CallNext,
+    Middleware,
+    Timeout,
+)
+
+from dragoman.adapter.calls import under_way
 
 CONNECT_TIMEOUT = 5.0
+
+
+class _Attempts(Middleware):
+    """Runs once for each HTTP request that a client makes, in the context of the call that it is made for."""
+
+    def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
+        _note(request)
+        return call_next(request)
+
+    async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
+        _note(request)
+        return await call_next(request)
+
+
+ATTEMPTS: Final = _Attempts()
+"""Counts the requests of the call under way."""
 
 
 class Clients:
@@ -24,6 +55,8 @@ class Clients:
         self._clients: dict[Hashable, AsyncAnthropic] = {}
         self._own: dict[int, tuple[AsyncAnthropic, AsyncAnthropic]] = {}
         """By identity: a model's own client, held, and the same with our bounds."""
+        self._given: dict[int, tuple[AsyncAnthropic, AsyncAnthropic]] = {}
+        """Likewise clients that an author made, and the same with their attempts counted. They are his to close."""
 
     def of(self, model: Claude, make: Callable[[], AsyncAnthropic]) -> AsyncAnthropic:
         """The model's client. `make` is the model's own way to get one."""
@@ -32,7 +65,7 @@ class Clients:
             own = make()
             return self._bounded(model, own)
         if model.async_client is not None and not model.async_client.is_closed():
-            return model.async_client  # the author gave it one
+            return self._counted(model.async_client)  # the author gave it one
         parameters = model._get_client_params()  # noqa: SLF001 - what Agno itself would make the client of
         http_client = resolve_http_client(model.http_client, is_async=True)
         if http_client is not None:
@@ -41,6 +74,7 @@ class Clients:
         client = self._clients.get(key)
         if client is None or client.is_closed():
             options: dict[str, Any] = {"timeout": self._timeout, "max_retries": self._retries, **parameters}
+            options["middleware"] = [*(options.get("middleware") or ()), ATTEMPTS]
             client = self._clients[key] = AsyncAnthropic(**options)
         return client
 
@@ -51,8 +85,18 @@ class Clients:
             bounded = own.with_options(
                 timeout=own.timeout if model.timeout or "timeout" in given else self._timeout,
                 max_retries=own.max_retries if "max_retries" in given else self._retries,
+                middleware=[*own.middleware, ATTEMPTS],
             )
             known = self._own[id(own)] = (own, bounded)
+        return known[1]
+
+    def _counted(self, given: AsyncAnthropic) -> AsyncAnthropic:
+        """The author's client, with its settings and connections; one of a class of his own is left alone."""
+        if not _is_anthropics(given):
+            return given
+        known = self._given.get(id(given))
+        if known is None:
+            known = self._given[id(given)] = (given, given.with_middleware(ATTEMPTS))
         return known[1]
 
     def __len__(self) -> int:
@@ -62,8 +106,26 @@ class Clients:
     async def close(self) -> None:
         """Closes all."""
         clients = [*self._clients.values(), *(own for own, _ in self._own.values())]
-        self._clients, self._own = {}, {}
+        self._clients, self._own, self._given = {}, {}, {}
         await asyncio.gather(*(client.close() for client in clients))
+
+
+def counted(client: Anthropic) -> Anthropic:
+    """A client for callers in a thread, with its attempts counted. It shares the connections of the one given."""
+    if not _is_anthropics(client):
+        return client
+    return client.with_middleware(ATTEMPTS)
+
+
+def _is_anthropics(client: object) -> bool:
+    """Whether it is of a class that is known to make another of itself; one of an author's own may need more for that."""
+    return type(client).__module__.partition(".")[0] == "anthropic"
+
+
+def _note(request: APIRequest) -> None:
+    call = under_way.get()
+    if call is not None and request.url.partition("?")[0].endswith("/messages"):
+        call.attempt = request.retries_taken + 1
 
 
 def _makes_its_own(model: Claude) -> bool:

@@ -25,34 +25,24 @@ from types import new_class
 from typing import Any, Final, NoReturn
 
 from agno.agent import Agent
+from agno.metrics import MessageMetrics
 from agno.models.anthropic import Claude
 from agno.models.base import Model
 from agno.models.message import Message
 from agno.models.response import ModelResponse
 from agno.team import Team
 from agno.tools.function import FunctionCall
-from anthropic import APIStatusError, AsyncAnthropic
+from anthropic import Anthropic, APIStatusError, AsyncAnthropic
 
-from dragoman.adapter.calls import Call, Ledger, counts
-from dragoman.adapter.clients import Clients
+from dragoman.adapter import tokens
+from dragoman.adapter.calls import Call, Ledger, under_way
+from dragoman.adapter.clients import Clients, counted
 from dragoman.adapter.guards import ToolOutcome, Tools
-from dragoman.records import TokenUsage
 
 logger = logging.getLogger(__name__)
 
 CUT_OFF: Final = frozenset({"max_tokens", "model_context_window_exceeded", "stop_sequence", "refusal"})
 """Stop reasons with which the last block of an answer may be half of what it was to be."""
-
-_COUNT_CACHE_AS_INPUT: Final = (
-    "agno.models.openai.",
-    "agno.models.google.",
-    "agno.models.mistral.",
-    "agno.models.litellm.",
-    "agno.models.perplexity.",
-    "agno.models.ramp.",
-    "agno.models.azure.ai_foundry",
-)
-"""Modules of models whose `input_tokens` include those that the cache served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +57,6 @@ class Scope:
 scope: ContextVar[Scope | None] = ContextVar("dragoman_scope", default=None)
 """The run under way. Set around every step of the run; tasks that a step starts inherit it."""
 
-_call: ContextVar[Call | None] = ContextVar("dragoman_call", default=None)
-"""The call under way. Set around every step of it: the methods that read it have no other way to know."""
-
 
 class Metered(Model):
     """Mixed in before the class of any model: opens a call for each request."""
@@ -79,19 +66,19 @@ class Metered(Model):
     async def ainvoke(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One request, answered in one piece."""
         now, parent = scope.get(), _author(super())
-        if now is None or _call.get() is not None:
+        if now is None or under_way.get() is not None:
             answer: ModelResponse = await parent.ainvoke(*args, **kwargs)
             return answer
         await now.ledger.admit()
         call = now.ledger.open(self, kwargs)
-        token = _call.set(call)
+        token = under_way.set(call)
         try:
             response: ModelResponse = await parent.ainvoke(*args, **kwargs)
         except BaseException as error:
             now.ledger.end(call, error)
             raise
         finally:
-            _call.reset(token)
+            under_way.reset(token)
         self._saw(call, response)
         now.ledger.end(call)
         return response
@@ -100,7 +87,7 @@ class Metered(Model):
         """One request, answered piece by piece."""
         now, parent = scope.get(), _author(super())
         stream: AsyncGenerator[ModelResponse, None] = parent.ainvoke_stream(*args, **kwargs)
-        if now is None or _call.get() is not None:
+        if now is None or under_way.get() is not None:
             async with aclosing(stream):
                 async for delta in stream:
                     yield delta
@@ -123,19 +110,19 @@ class Metered(Model):
     def invoke(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """The same for callers in a thread."""
         now, parent = scope.get(), _author(super())
-        if now is None or _call.get() is not None:
+        if now is None or under_way.get() is not None:
             answer: ModelResponse = parent.invoke(*args, **kwargs)
             return answer
         now.ledger.admit_in_thread()
         call = now.ledger.open(self, kwargs)
-        token = _call.set(call)
+        token = under_way.set(call)
         try:
             response: ModelResponse = parent.invoke(*args, **kwargs)
         except BaseException as error:
             now.ledger.end(call, error)
             raise
         finally:
-            _call.reset(token)
+            under_way.reset(token)
         self._saw(call, response)
         now.ledger.end(call)
         return response
@@ -143,7 +130,7 @@ class Metered(Model):
     def invoke_stream(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponse]:
         """The same for callers in a thread, piece by piece."""
         now, parent = scope.get(), _author(super())
-        if now is None or _call.get() is not None:
+        if now is None or under_way.get() is not None:
             yield from parent.invoke_stream(*args, **kwargs)
             return
         now.ledger.admit_in_thread()
@@ -151,11 +138,11 @@ class Metered(Model):
         stream = parent.invoke_stream(*args, **kwargs)
         try:
             while True:
-                token = _call.set(call)
+                token = under_way.set(call)
                 try:
                     delta = next(stream, None)
                 finally:
-                    _call.reset(token)
+                    under_way.reset(token)
                 if delta is None:
                     break
                 self._saw(call, delta)
@@ -191,25 +178,21 @@ class Metered(Model):
         if delta.response_usage is not None:
             self._count(call, delta)
 
+    def _get_metrics(self, *args: Any, **kwargs: Any) -> MessageMetrics:
+        """Agno's reading of a provider's figures. What it leaves out of them is kept until they are counted."""
+        figures: MessageMetrics = _author(super())._get_metrics(*args, **kwargs)  # noqa: SLF001 - overridden here
+        if (call := under_way.get()) is not None:
+            call.told = next(iter((*args, *kwargs.values())), None)
+        return figures
+
     def _count(self, call: Call, delta: ModelResponse) -> None:
         """Adds the tokens that a piece of the answer reports."""
         told = delta.response_usage
         if told is None:
             return
-        figures = counts(told)
-        call.counted = tuple(a + b for a, b in zip(call.counted, figures, strict=True))
-        tokens, output, cache_read, cache_write = figures
-        if _counts_cache_as_input(self.__class__):
-            tokens = max(0, tokens - cache_read - cache_write)
-        call.usage += TokenUsage(
-            input_tokens=tokens,
-            output_tokens=output,
-            cache_read_tokens=cache_read,
-            cache_write_tokens=cache_write,
-            reasoning_tokens=told.reasoning_tokens or 0,
-            input_audio_tokens=told.audio_input_tokens or 0,
-            output_audio_tokens=told.audio_output_tokens or 0,
-        )
+        call.counted = tuple(a + b for a, b in zip(call.counted, tokens.counts(told), strict=True))
+        call.usage += tokens.of_metrics(self.__class__, told, call.told)
+        call.told = None
         _tell(call)
 
 
@@ -225,12 +208,17 @@ class MeteredClaude(Metered, Claude):
             return super().get_async_client()
         return now.clients.of(self, super().get_async_client)
 
+    def get_client(self) -> Anthropic:
+        """The author's own client for threads; within a run it counts its attempts."""
+        own: Anthropic = super().get_client()
+        return counted(own) if scope.get() is not None else own
+
     def _parse_provider_response(
         self, response: Any, response_format: Any = None, **kwargs: Any
     ) -> ModelResponse:
         parsed = super()._parse_provider_response(response, response_format=response_format, **kwargs)
         parsed.redacted_reasoning_content = None
-        if (call := _call.get()) is not None:
+        if (call := under_way.get()) is not None:
             call.stop_reason = response.stop_reason or ""
             _report(call, response.usage)
         return parsed
@@ -238,7 +226,7 @@ class MeteredClaude(Metered, Claude):
     def _parse_provider_response_delta(self, response: Any, response_format: Any = None) -> ModelResponse:
         parsed = super()._parse_provider_response_delta(response, response_format=response_format)
         parsed.redacted_reasoning_content = None
-        if (call := _call.get()) is None:
+        if (call := under_way.get()) is None:
             return parsed
         match response.type:
             case "message_start":
@@ -262,7 +250,7 @@ class MeteredClaude(Metered, Claude):
         """Nothing: the tokens are known from the provider's own figures, and earlier."""
 
     def _handle_api_error(self, e: Exception) -> NoReturn:
-        if (call := _call.get()) is not None and isinstance(e, APIStatusError):
+        if (call := under_way.get()) is not None and isinstance(e, APIStatusError):
             call.http_status = e.status_code
         super()._handle_api_error(e)
 
@@ -316,34 +304,18 @@ def _author(parent: Any) -> Any:
     return parent
 
 
-@cache
-def _counts_cache_as_input(cls: type) -> bool:
-    return any(base.__module__.startswith(_COUNT_CACHE_AS_INPUT) for base in cls.__mro__)
-
-
 async def _step(call: Call, stream: AsyncGenerator[ModelResponse, None]) -> ModelResponse | None:
     """The next piece; None at the end. Within a step no other code of the task runs, so the variable is the call's."""
-    token = _call.set(call)
+    token = under_way.set(call)
     try:
         return await anext(stream, None)
     finally:
-        _call.reset(token)
+        under_way.reset(token)
 
 
 def _report(call: Call, told: Any) -> None:
-    """Takes over Anthropic's figures, which are cumulative; what it leaves out is as before."""
-    before = call.usage
-    creation = getattr(told, "cache_creation", None)
-    details = getattr(told, "output_tokens_details", None)
-    call.usage = TokenUsage(
-        input_tokens=_told(told, "input_tokens", before.input_tokens),
-        output_tokens=_told(told, "output_tokens", before.output_tokens),
-        cache_read_tokens=_told(told, "cache_read_input_tokens", before.cache_read_tokens),
-        cache_write_tokens=_told(told, "cache_creation_input_tokens", before.cache_write_tokens),
-        cache_write_1h_tokens=_told(creation, "ephemeral_1h_input_tokens", before.cache_write_1h_tokens),
-        reasoning_tokens=_told(details, "thinking_tokens", before.reasoning_tokens),
-    )
-    now = call.usage
+    """Takes over Anthropic's figures."""
+    now = call.usage = tokens.of_anthropic(told, call.usage)
     call.counted = (now.input_tokens, now.output_tokens, now.cache_read_tokens, now.cache_write_tokens)
     _tell(call)
 
@@ -352,8 +324,3 @@ def _tell(call: Call) -> None:
     """Tells the ledger of the run under way what the call has come to."""
     if (now := scope.get()) is not None:
         now.ledger.note(call)
-
-
-def _told(figures: Any, name: str, before: int) -> int:
-    value = getattr(figures, name, None)
-    return before if value is None else int(value)

@@ -157,6 +157,8 @@ class Turn:
     error_after: ErrorEvent | None = None
     hang_before_first_byte: bool = False
     """Not even the response's head is sent, until the client leaves or `resume` is set."""
+    drop_before_first_byte: bool = False
+    """The connection is cut before anything is sent: the turn is used up, and nothing is billed."""
     resume: asyncio.Event | None = None
     """Ends a hang: the rest of the turn follows."""
 

@@ -204,6 +204,9 @@ class _Reply:
         if isinstance(answer, HttpError):
             await self._refuse(answer)
             return
+        if answer.drop_before_first_byte:
+            self._record.end(Outcome.BROKEN)
+            return
         if answer.hang_before_first_byte:
             await self._hang(answer)
         if self._record.stream:

@@ -42,8 +42,23 @@ async def test_the_authors_settings_win(clients: Clients) -> None:
     assert (client.timeout, client.max_retries) == (7.0, 1)
 
 
-async def test_a_client_that_the_author_made_is_used_as_it_is_and_left_open(clients: Clients) -> None:
-    own = AsyncAnthropic(api_key="a")
+async def test_a_client_that_the_author_made_keeps_its_settings_and_is_left_open(clients: Clients) -> None:
+    own = AsyncAnthropic(api_key="a", max_retries=7, timeout=3.0)
+    client = client_of(clients, Claude(id=HAIKU, async_client=own))
+    assert (client.api_key, client.max_retries, client.timeout) == ("a", 7, 3.0)
+    assert client._client is own._client, "its connections must be the author's"
+    assert client_of(clients, Claude(id="another-model", async_client=own)) is client
+    await clients.close()
+    assert not own.is_closed()
+    await own.close()
+
+
+async def test_a_client_of_the_authors_own_class_is_used_as_it_is(clients: Clients) -> None:
+    class Mine(AsyncAnthropic):
+        def __init__(self, secret: str) -> None:
+            super().__init__(api_key=secret)
+
+    own = Mine("a")
     assert client_of(clients, Claude(id=HAIKU, async_client=own)) is own
     await clients.close()
     assert not own.is_closed()
