@@ -31,6 +31,10 @@ class Ran:
     events: list[event_pb2.RunEvent] = field(default_factory=list)
 
     @property
+    def run_id(self) -> UUID:
+        return self.run._order.run_id
+
+    @property
     def outcome(self) -> Outcome:
         return self.run.outcome()
 

@@ -1,40 +1,64 @@
 """A paused run as bytes, and back: what it needs to go on in another process, after any number of restarts.
 
     {"schema": 1, "message": ..., "inputs": ..., "media_kinds": [...],      what the agent's author was told of the run
-     "output": {...}, "messages": [...], "media": {sha256: ...}}            where Agno stood
+     "output": {...}, "messages": [...], "members": [...],                  where Agno stood; its members' runs likewise
+     "media": {sha256: ...},                                                what the messages of all of them refer to
+     "begun": [...]}                                                        who the members are, and what each has spent
 
 Agno's own form of a run's output loses parts of messages (see `messages`), so these are written as the store has them, with
 their large media apart and once. All messages are kept, those of the system and of the history too: what the model is sent
-next begins, byte for byte, with what it was sent before.
+next begins, byte for byte, with what it was sent before. `members` and `begun` are there for a team only.
 
 On the way back every resolution is applied to the tool call that waits for it. Agno's requirements come back with copies of
-these calls; unless they are linked again, what was confirmed counts as refused.
+these calls; unless they are linked again, what was confirmed counts as refused. A member's requirement keeps its copy: Agno
+itself hands it to the member's run.
+
+While a member waits, its leader's tool has a result that says so, and that Agno replaces when the member is done. Such a
+message, and those after it, are not of the conversation yet: `settled` leaves them out.
 """
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
 
 from agno.models.message import Message
 from agno.models.response import ToolExecution
 from agno.run.agent import RunOutput
 from agno.run.requirement import RunRequirement
+from agno.run.team import TeamRunOutput
 from google.protobuf import json_format
 
 from dragoman.adapter import messages as rows
 from dragoman.adapter.guards import Tools
 from dragoman.adapter.values import plain
 from dragoman.engine.ports import Continuation, InputMedia, MediaKind, RunOrder
-from dragoman.records import Media
-from dragoman.v1 import run_service_pb2
+from dragoman.records import Media, TokenUsage, Totals
+from dragoman.v1 import event_pb2, run_service_pb2
 
 SCHEMA: Final = 1
+
+WAITING: Final = "requires human input"
+"""By these words in a tool's result Agno knows, and so do we, that a member waits."""
+
+RESULTS: Final = "Member results after human-in-the-loop resolution:"
+
+Output: TypeAlias = RunOutput | TeamRunOutput
 
 
 class NotContinuable(Exception):
     """What was kept of the run cannot be taken up: another version wrote it, or the agent has changed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A member whose run has begun."""
+
+    member: event_pb2.Member
+    spent: Totals
+    """What its own calls have come to by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,53 +67,72 @@ class Restored:
 
     order: RunOrder
     """As the run was asked for at first."""
-    output: RunOutput
+    output: Output
     """Its requirements are resolved. Agno notes in it what it has done since."""
     awaited: frozenset[str]
-    """The tool calls that it was paused for."""
+    """The tool calls that it was paused for, members' included."""
+    begun: tuple[Begun, ...] = ()
+    """The members whose runs have begun, in order."""
 
     def unanswered(self, tools: Tools) -> bool:
         """Whether Agno has yet to deal with one of them: it passes over a tool that the agent has lost."""
-        return any(tool.is_paused for tool in self._awaited() if tool.tool_call_id not in tools.answers)
+        waiting = [*self._own(), *self._of_members()]
+        return any(tool.is_paused for tool in waiting if tool.tool_call_id not in tools.answers)
 
     def answers(self, tools: Tools) -> list[Message]:
-        """What has come of them; what the caller has executed is among it from the beginning."""
-        for tool in self._awaited():
-            key = str(tool.tool_call_id)
-            executed = tool.external_execution_required is not None and tool.result is not None
-            if executed and key not in tools.answers:
-                tools.answers[key] = Message(
-                    role="tool",
-                    content=tool.result,
-                    tool_call_id=tool.tool_call_id,
-                    tool_name=tool.tool_name,
-                    tool_args=tool.tool_args,
-                )
-        return list(tools.answers.values())
+        """What has come of the run's own calls; what the caller has executed is among it from the beginning."""
+        return _answers(self._own(), tools)
 
-    def _awaited(self) -> list[ToolExecution]:
+    def answers_of(self, member_run_id: str, tools: Tools) -> list[Message]:
+        """What has come of a member's calls."""
+        wanted = [r for r in self.output.requirements or () if r.member_run_id == member_run_id]
+        return _answers([r.tool_execution for r in wanted if r.tool_execution is not None], tools)
+
+    def outputs(self) -> Iterator[Output]:
+        """Its own, and those of its members, theirs included."""
+        return _outputs(self.output)
+
+    def _own(self) -> list[ToolExecution]:
         return [tool for tool in self.output.tools or () if tool.tool_call_id in self.awaited]
 
+    def _of_members(self) -> list[ToolExecution]:
+        wanted = [r for r in self.output.requirements or () if r.member_run_id]
+        return [r.tool_execution for r in wanted if r.tool_execution is not None]
 
-def freeze(order: RunOrder, output: RunOutput) -> bytes:
+
+def inform(messages: Sequence[Message], results: Sequence[str]) -> None:
+    """Gives a leader its members' results where it had only been told that they wait.
+
+    Agno does so itself, but for a leader that has also waited for a tool of its own. The words are Agno's.
+    """
+    for message in messages[len(settled(messages)) :]:
+        if isinstance(message.content, str) and WAITING in message.content.lower():
+            message.content = "\n".join((RESULTS, *results))
+
+
+def settled(messages: Sequence[Message]) -> list[Message]:
+    """The messages of a paused run that stay as they are, in order."""
+    last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
+    for at in range(last + 1, len(messages)):
+        content = messages[at].content
+        if messages[at].role == "tool" and isinstance(content, str) and WAITING in content.lower():
+            return list(messages[:at])
+    return list(messages)
+
+
+def freeze(order: RunOrder, output: Output, begun: Sequence[Begun] = ()) -> bytes:
     """The run as it stands. Takes as long as encoding all of its messages."""
     media: dict[str, dict[str, str]] = {}
-    messages: list[Any] = []
-    for message in output.messages or ():
-        encoded = _encoded(message)
-        messages.append(json.loads(encoded.parts))
-        for medium in encoded.media:
-            data = base64.b64encode(medium.data).decode("ascii")
-            media[medium.id] = {"mime_type": medium.mime_type, "data": data}
     document = {
         "schema": SCHEMA,
         "message": order.message,
         "inputs": dict(order.inputs),
         "media_kinds": [str(medium.kind) for medium in order.media],
-        "output": replace(output, messages=None, images=None, input=None).to_dict(),
-        "messages": messages,
+        **_frozen(output, media),
         "media": media,
     }
+    if begun:
+        document["begun"] = [_frozen_member(one) for one in begun]
     return _dumps(document)
 
 
@@ -105,19 +148,100 @@ def thaw(order: RunOrder, continuation: Continuation) -> Restored:
             )
             for sha256, kept in document["media"].items()
         }
-        output = RunOutput.from_dict(document["output"])
-        output.messages = [_message(parts, media) for parts in document["messages"]]
+        output = _thawed(document, media)
+        begun = tuple(_thawed_member(one) for one in document.get("begun", ()))
         first = replace(
             order,
             message=document["message"],
             inputs=document["inputs"],
             media=tuple(InputMedia(MediaKind(kind), "", "", b"") for kind in document["media_kinds"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, LookupError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise NotContinuable("what was kept of it cannot be read") from error
-    awaited = frozenset(str(tool.tool_call_id) for tool in output.tools or () if tool.is_paused)
+    awaited = {tool.tool_call_id for tool in output.tools or () if tool.is_paused}
+    awaited |= {
+        requirement.tool_execution.tool_call_id
+        for requirement in output.requirements or ()
+        if requirement.tool_execution is not None and not requirement.is_resolved()
+    }
     _resolve(output, continuation.resolutions)
-    return Restored(first, output, awaited)
+    return Restored(first, output, frozenset(map(str, awaited)), begun)
+
+
+def _frozen(output: Output, media: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """A run's output apart from its messages; media are added to `media`."""
+    messages: list[Any] = []
+    for message in output.messages or ():
+        encoded = _encoded(message)
+        messages.append(json.loads(encoded.parts))
+        for medium in encoded.media:
+            data = base64.b64encode(medium.data).decode("ascii")
+            media[medium.id] = {"mime_type": medium.mime_type, "data": data}
+    if isinstance(output, RunOutput):
+        bare = replace(output, messages=None, images=None, input=None)
+        return {"output": bare.to_dict(), "messages": messages}
+    leader = replace(output, messages=None, images=None, input=None, member_responses=[])
+    members = [_frozen(member, media) for member in output.member_responses]
+    return {"output": leader.to_dict(), "messages": messages, "members": members}
+
+
+def _thawed(form: Mapping[str, Any], media: Mapping[bytes, Media]) -> Output:
+    output: Output
+    if "members" in form:
+        output = TeamRunOutput.from_dict(form["output"])
+        output.member_responses = [_thawed(member, media) for member in form["members"]]
+    else:
+        output = RunOutput.from_dict(form["output"])
+    output.messages = [_message(parts, media) for parts in form["messages"]]
+    return output
+
+
+def _frozen_member(begun: Begun) -> dict[str, Any]:
+    spent = begun.spent
+    return {
+        "agent_name": begun.member.agent_name,
+        "run_id": begun.member.run_id,
+        "parent_run_id": begun.member.parent_run_id,
+        "usage": {name: getattr(spent.usage, name) for name in TokenUsage.__slots__},
+        "usd": str(spent.usd),
+        "amount": str(spent.amount),
+        "currency": spent.currency,
+        "model_calls": spent.model_calls,
+        "unpriced_calls": spent.unpriced_calls,
+    }
+
+
+def _thawed_member(form: Mapping[str, Any]) -> Begun:
+    member = event_pb2.Member(
+        agent_name=form["agent_name"], run_id=form["run_id"], parent_run_id=form["parent_run_id"]
+    )
+    usd, amount = Decimal(form["usd"]), Decimal(form["amount"])
+    usage = TokenUsage(**form["usage"])
+    counted = (form["model_calls"], form["unpriced_calls"])
+    return Begun(member, Totals(usage, usd, amount, form["currency"], *counted))
+
+
+def _outputs(output: Output) -> Iterator[Output]:
+    yield output
+    if isinstance(output, TeamRunOutput):
+        for member in output.member_responses:
+            yield from _outputs(member)
+
+
+def _answers(waiting: Sequence[ToolExecution], tools: Tools) -> list[Message]:
+    for tool in waiting:
+        key = str(tool.tool_call_id)
+        executed = tool.external_execution_required is not None and tool.result is not None
+        if executed and key not in tools.answers:
+            tools.answers[key] = Message(
+                role="tool",
+                content=tool.result,
+                tool_call_id=tool.tool_call_id,
+                tool_name=tool.tool_name,
+                tool_args=tool.tool_args,
+            )
+    keys = {str(tool.tool_call_id) for tool in waiting}
+    return [message for key, message in tools.answers.items() if key in keys]
 
 
 def _dumps(document: object) -> bytes:
@@ -145,16 +269,15 @@ def _message(parts: Any, media: Mapping[bytes, Media]) -> Message:
     return rows.decode(json.dumps(parts, ensure_ascii=False).encode(), media)
 
 
-def _resolve(output: RunOutput, resolutions: Sequence[run_service_pb2.Resolution]) -> None:
+def _resolve(output: Output, resolutions: Sequence[run_service_pb2.Resolution]) -> None:
     """Applies the resolutions. Raises NotContinuable when something is left open."""
+    for one in _outputs(output):
+        _keep_last(one)
     tools = {tool.tool_call_id: tool for tool in output.tools or ()}
-    # Of a call with several needs Agno keeps one entry for each, but asks for the last one only.
-    output.tools = [
-        tool for tool in output.tools or () if not tool.is_paused or tools[tool.tool_call_id] is tool
-    ]
     given = {resolution.requirement_id: resolution for resolution in resolutions}
     for requirement in output.requirements or ():
-        _link(requirement, tools)
+        if not requirement.member_run_id:
+            _link(requirement, tools)
         if requirement.is_resolved():
             continue
         resolution = given.get(requirement.id)
@@ -166,6 +289,14 @@ def _resolve(output: RunOutput, resolutions: Sequence[run_service_pb2.Resolution
             raise NotContinuable("a resolution does not fit its requirement") from error
         if not requirement.is_resolved():
             raise NotContinuable("a resolution leaves its requirement open")
+
+
+def _keep_last(output: Output) -> None:
+    """Of a call with several needs Agno keeps one entry for each, but asks for the last one only."""
+    tools = {tool.tool_call_id: tool for tool in output.tools or ()}
+    output.tools = [
+        tool for tool in output.tools or () if not tool.is_paused or tools[tool.tool_call_id] is tool
+    ]
 
 
 def _link(requirement: RunRequirement, tools: Mapping[str | None, ToolExecution]) -> None:

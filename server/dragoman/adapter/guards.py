@@ -20,10 +20,15 @@ from agno.models.message import Message
 from agno.tools.function import FunctionCall, FunctionExecutionResult
 from agno.utils.timer import Timer
 
+from dragoman.adapter import members
+
 logger = logging.getLogger(__name__)
 
 CLOSE_GRACE: Final = 5.0
 """Seconds that tools have to close after the run's end."""
+
+IN_PARALLEL: Final = "execute_tasks_parallel"
+"""Agno's tool with which a team's leader has members work at the same time."""
 
 ToolOutcome: TypeAlias = tuple[Any, Timer, FunctionCall, FunctionExecutionResult]
 """As Agno's `arun_function_call` returns it: success or an exception of the agent's, duration, call, result."""
@@ -75,7 +80,9 @@ class Tools:
             call.error = str(stray)
             return False, timer, call, FunctionExecutionResult(status="failure", error=call.error)
         if isinstance(call.result, AsyncIterator):
-            call.result = self._watched(call, call.result)
+            parallel = call.function.name == IN_PARALLEL
+            items = members.merged(call, call.result) if parallel else call.result
+            call.result = self._watched(call, items)
         elif isinstance(call.result, Iterator):
             call.result = _contained(call, call.result)
         return outcome

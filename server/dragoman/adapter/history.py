@@ -12,7 +12,7 @@ A message that is whole is not touched.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -22,6 +22,7 @@ from uuid import UUID
 from agno.models.message import Message
 
 from dragoman import ids, records
+from dragoman.adapter import continuing
 from dragoman.adapter import messages as rows
 from dragoman.adapter.calls import Call, Ledger, Source
 from dragoman.adapter.ports import HistorySource
@@ -49,6 +50,15 @@ async def load(source: HistorySource, order: RunOrder, runs: int | None) -> list
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A member that goes on after a pause."""
+
+    source: Source
+    answers: Callable[[], Sequence[Message]]
+    """What is new of it until it asks its model."""
+
+
 @dataclass(slots=True)
 class Recorder:
     """Turns the live conversations of one run into rows. Asked again, it gives the same ids."""
@@ -59,6 +69,8 @@ class Recorder:
     """Ids of Agno's messages that were there before the run, or before its last pause."""
     open_calls: frozenset[str] = frozenset()
     """Tool calls that were made before the pause: their results are the first that is new."""
+    resumed: list[Resumed] = field(default_factory=list)
+    """Members that go on after the pause."""
     _ids: dict[str, UUID] = field(default_factory=dict)
     _contents: dict[str, Any] = field(default_factory=dict)
 
@@ -71,29 +83,72 @@ class Recorder:
     def record(
         self, own: Sequence[Message], *, whole: bool = False
     ) -> tuple[list[records.Message], list[records.Media]]:
-        """The rows of the run's own conversation, then those of its members', and the media they refer to.
+        """The rows of the run's conversation and of its members', and the media they refer to.
 
-        `whole`: nothing is mended, for the run goes on: its open tool calls will have their results. Within each conversation times never go backwards.
+        A member's stand where its leader called it. `whole`: nothing is mended, for the run goes on: its open tool calls
+        will have their results. Within each conversation times never go backwards.
         """
-        ledger = self.ledger
         made: list[records.Message] = []
         media: dict[bytes, records.Media] = {}
-        for source in (ledger.root, *ledger.members):
-            conversation = own if source is ledger.root else source.messages or ()
-            # Agno tells whole seconds, and a request's end is told exactly: none may seem older than the one before.
-            latest = self.start_time
-            for message in self._new(conversation, source, whole=whole):
-                row = self._row(message, source, latest, media)
-                made.append(row)
-                latest = row.create_time
+        members = self._members()
+        self._converse(self.ledger.root, own, members, made, media, whole=whole)
+        for source in list(members):  # those of which nobody knows who called them
+            if source in members:
+                self._converse(source, members[source], members, made, media, whole=whole)
         return made, list(media.values())
+
+    def _members(self) -> dict[Source, Sequence[Message]]:
+        """The members' conversations, in the order in which they began."""
+        members: dict[Source, Sequence[Message]] = {}
+        known = {source.agno_id for source in self.ledger.members if source.messages is not None}
+        for resumed in self.resumed:
+            if resumed.source.agno_id not in known:
+                members[resumed.source] = resumed.answers()
+        for source in self.ledger.members:
+            if source.messages is not None:
+                members[source] = source.messages
+        return members
+
+    def _converse(
+        self,
+        source: Source,
+        conversation: Sequence[Message],
+        members: dict[Source, Sequence[Message]],
+        made: list[records.Message],
+        media: dict[bytes, records.Media],
+        *,
+        whole: bool,
+    ) -> None:
+        """Adds the rows of one conversation; those of each member that it called follow the call. Takes them away."""
+        members.pop(source, None)
+        new = self._new(conversation, source, whole=whole)
+        called: dict[int, list[Source]] = {}
+        for member in [one for one in members if one.parent_run_id == source.run_id]:
+            called.setdefault(self._caller(member, new), []).append(member)
+        # Agno tells whole seconds, and a request's end is told exactly: none may seem older than the one before.
+        latest = self.start_time
+        for at in range(-1, len(new)):
+            if at >= 0:
+                made.append(self._row(new[at], source, latest, media))
+                latest = made[-1].create_time
+            for member in called.get(at, ()):
+                self._converse(member, members[member], members, made, media, whole=whole)
+
+    def _caller(self, member: Source, messages: Sequence[Message]) -> int:
+        """Where among its leader's messages the call is that the member follows; -1: before the pause."""
+        calls = self.ledger.of_run(member.agno_id)
+        if not calls:
+            return -1
+        answers = ((at, self.ledger.of_message(m.id)) for at, m in enumerate(messages))
+        earlier = (at for at, call in answers if call and call.start_time < calls[0].start_time)
+        return max(earlier, default=-1)
 
     def _new(self, conversation: Sequence[Message], source: Source, *, whole: bool) -> list[Message]:
         new = [
             message.model_copy(update={"content": self._contents.get(message.id, message.content)})
             if message.role == "assistant"
             else message
-            for message in conversation
+            for message in (continuing.settled(conversation) if whole else conversation)
             if not message.from_history
             and message.id not in self.earlier
             and message.role not in ("system", "developer")
@@ -105,7 +160,7 @@ class Recorder:
         call = self.ledger.unfinished(source)
         if call is not None and (partial := _partial(call, {message.id for message in new})):
             new.append(partial)
-        return mended(new, self.open_calls if source is self.ledger.root else ())
+        return mended(new, self.open_calls)
 
     def _row(
         self, message: Message, source: Source, earliest: datetime, media: dict[bytes, records.Media]

@@ -16,7 +16,9 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from agno.agent import Agent
 from agno.models.message import Message
@@ -27,14 +29,14 @@ from agno.run.background import await_background_runs
 from agno.run.base import RunContext
 from agno.team import Team
 
-from dragoman.adapter import continuing, failures, guards, history, media, models, values
-from dragoman.adapter.calls import Call, Ledger
+from dragoman.adapter import continuing, failures, guards, history, media, members, models, values
+from dragoman.adapter.calls import Call, Ledger, Source
 from dragoman.adapter.clients import Clients
-from dragoman.adapter.events import Mapping, requirements
+from dragoman.adapter.events import Accounts, Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
 from dragoman.engine.ports import Continuation, Meter, Outcome, Pricer, RunOrder
 from dragoman.errors import AgentFailed, DragomanError
-from dragoman.records import utcnow
+from dragoman.records import Totals, totals, utcnow
 from dragoman.v1 import event_pb2
 
 logger = logging.getLogger(__name__)
@@ -101,7 +103,8 @@ class AgnoRunner:
     def begin(self, order: RunOrder, meter: Meter) -> "AgnoRun":
         """Prepares a run. Does no I/O and raises nothing: all that goes wrong is in the outcome."""
         ledger = Ledger(order.run_id, order.agent_name, self._pricer, meter)
-        return AgnoRun(order, self._catalog, self._history, models.Scope(ledger, self._clients))
+        scope = models.Scope(ledger, self._clients)
+        return AgnoRun(order, self._catalog, self._history, scope, self._pricer.currency)
 
     async def close(self) -> None:
         """Closes the model clients, when Agno has done its bookkeeping for runs that were cancelled."""
@@ -112,7 +115,9 @@ class AgnoRunner:
 class AgnoRun:
     """Satisfies `engine.ports.AgentRun`."""
 
-    def __init__(self, order: RunOrder, catalog: Builder, source: HistorySource, scope: models.Scope) -> None:
+    def __init__(
+        self, order: RunOrder, catalog: Builder, source: HistorySource, scope: models.Scope, currency: str
+    ) -> None:
         self._order = order
         self._id = str(order.run_id)
         self._catalog = catalog
@@ -123,12 +128,10 @@ class AgnoRun:
         self._context = RunContext(
             run_id=self._id, session_id=str(order.session.id), user_id=order.owner.user or None
         )
-        self._mapping = Mapping(
-            root_run_id=self._id,
-            agent_name=order.agent_name,
-            finish_call=self._ledger.finish,
-            media=media.show,
-        )
+        self._currency = currency
+        self._spent_before: dict[str, Totals] = {}
+        self._results: dict[str, list[str]] = {}
+        self._mapping = self._map_for(order.agent_name)
         self._outcome = Outcome()
         continuation = order.continuation
         self._text: list[str] = [continuation.content] if continuation and continuation.content else []
@@ -138,6 +141,18 @@ class AgnoRun:
         self._stopped = False
         self._cancelled = False
         self._ended = False
+
+    def _map_for(
+        self, name: str, begun: Sequence[continuing.Begun] = (), component: Agent | Team | None = None
+    ) -> Mapping:
+        accounts = Accounts(self._ledger.finish, media.show, self._spent, self._why_failed)
+        return Mapping(
+            root_run_id=self._id,
+            agent_name=name,
+            accounts=accounts,
+            members=[one.member for one in begun],
+            silent_teams=_silent_teams(component),
+        )
 
     async def events(self) -> AsyncGenerator[event_pb2.RunEvent, None]:
         """What happens, as it happens, without sequence and time."""
@@ -186,11 +201,9 @@ class AgnoRun:
             return await self._continue(order, order.continuation)
         component = self._catalog.build(order.agent_name, order)
         earlier = await history.load(self._source, order, self._catalog.history_runs(order.agent_name))
-        models.instrument(component)
-        _take_over(component)
-        given = [message for message in map(_as_message, component.additional_input or ()) if message]
-        component.additional_input = [*given, *earlier]
-        self._recorder.earlier.update(message.id for message in (*given, *earlier))
+        self._take_charge(component)
+        component.additional_input = [*(component.additional_input or ()), *earlier]
+        self._recorder.earlier.update(message.id for message in earlier)
         run: Any = component.arun  # its overloads do not know a union of agents and teams
         stream: AsyncGenerator[Any, None] = run(
             Verbatim(order.message),
@@ -211,21 +224,13 @@ class AgnoRun:
             restored = await asyncio.to_thread(continuing.thaw, order, continuation)
             self._order, output = restored.order, restored.output
             component = self._catalog.build(order.agent_name, self._order)
-            if not isinstance(component, Agent):
-                raise continuing.NotContinuable("it was an agent's run, and is a team's now")  # noqa: TRY301
+            if isinstance(component, Agent) is not isinstance(output, agent_run.RunOutput):
+                raise continuing.NotContinuable("an agent's run and a team's cannot take each other's place")  # noqa: TRY301
         except continuing.NotContinuable as error:
             logger.exception("a paused run cannot be continued", extra={"run_id": self._id})
             raise AgentFailed(order.agent_name) from error
-        models.instrument(component)
-        _take_over(component)
-        before = output.messages or ()
-        self._recorder.earlier.update(message.id for message in before)
-        self._recorder.open_calls = frozenset(
-            str(call.get("id")) for message in before for call in message.tool_calls or ()
-        )
-        self._scope.tools.awaited = restored.awaited
-        self._taken_up = restored
-        self._ledger.begin_after(output.metrics)
+        self._take_charge(component, restored.begun)
+        self._take_up(restored)
         self._context.session_state = output.session_state
         run: Any = component.acontinue_run
         stream: AsyncGenerator[Any, None] = run(
@@ -239,13 +244,44 @@ class AgnoRun:
         )
         return stream
 
+    def _take_charge(self, component: Agent | Team, begun: Sequence[continuing.Begun] = ()) -> None:
+        """Makes the author's agent or team ours for this run."""
+        self._mapping = self._map_for(self._order.agent_name, begun, component)
+        models.instrument(component)
+        self._recorder.earlier.update(message.id for message in _take_over(component))
+
+    def _take_up(self, restored: continuing.Restored) -> None:
+        """Tells all who keep books what there was before the pause."""
+        self._taken_up = restored
+        self._scope.tools.awaited = restored.awaited
+        self._spent_before = {one.member.run_id: one.spent for one in restored.begun}
+        open_calls: set[str] = set()
+        for output in restored.outputs():
+            before = continuing.settled(output.messages or ())
+            self._recorder.earlier.update(message.id for message in before)
+            open_calls.update(str(call.get("id")) for message in before for call in message.tool_calls or ())
+            self._ledger.begin_after(output.metrics, output.run_id)
+        self._recorder.open_calls = frozenset(open_calls)
+        for one in restored.begun:
+            run_id = one.member.run_id
+            ids = (UUID(run_id), UUID(one.member.parent_run_id))
+            source = Source(run_id, *ids, one.member.agent_name, is_member=True)
+            answers = partial(restored.answers_of, run_id, self._scope.tools)
+            self._recorder.resumed.append(history.Resumed(source, answers))
+
     async def _freeze(self) -> None:
         """Makes of the paused run what another process can continue. It is paused when that is done."""
         self._outcome.status = "running"
-        if not isinstance(self._output, agent_run.RunOutput):
-            logger.error("a team's run was paused, and cannot be continued", extra={"run_id": self._id})
+        if self._output is None:
+            logger.error("a run was paused without a result to continue", extra={"run_id": self._id})
             raise AgentFailed(self._order.agent_name)
-        self._outcome.continuation = await asyncio.to_thread(continuing.freeze, self._order, self._output)
+        begun = [
+            continuing.Begun(member, self._spent(run_id))
+            for run_id, member in self._mapping.members().items()
+        ]
+        self._outcome.continuation = await asyncio.to_thread(
+            continuing.freeze, self._order, self._output, begun
+        )
         self._outcome.status = "paused"
 
     async def _step(self, stream: AsyncGenerator[Any, None]) -> Any:
@@ -257,18 +293,34 @@ class AgnoRun:
             models.scope.reset(token)
 
     def _take(self, event: Any) -> list[event_pb2.RunEvent]:
+        event = members.carried(event)
         if isinstance(event, _OUTPUTS):
             self._output = event
             return []
+        of_member = getattr(event, "run_id", None) not in (self._id, None)
+        if of_member and isinstance(event, _COMPLETED):
+            self._ledger.settle(event.run_id, event.metrics)
         made = self._mapping.map(event)
-        if getattr(event, "run_id", None) not in (self._id, None):
-            if isinstance(event, _COMPLETED):
-                self._ledger.settle(event.run_id, event.metrics)
+        if self._taken_up is not None:
+            self._pass_on(event, self._taken_up)
+        if of_member:
+            if isinstance(event, _REQUESTED):
+                self._recorder.note(self._ledger.messages_of(event.run_id or self._id))
         elif isinstance(event, _CONTENT):
             self._text.extend(one.content_delta.text for one in made if one.HasField("content_delta"))
         else:
             self._note(event)
         return made
+
+    def _pass_on(self, event: Any, restored: continuing.Restored) -> None:
+        """After a pause: sees that a leader is told what came of its members before it asks its model."""
+        if isinstance(event, _COMPLETED) and event.parent_run_id:
+            result = f"[{_name(event)}]: {event.content or 'Task completed'}"
+            self._results.setdefault(event.parent_run_id, []).append(result)
+        elif isinstance(event, _REQUESTING) and (results := self._results.pop(event.run_id or "", None)):
+            leader = next((one for one in restored.outputs() if one.run_id == event.run_id), None)
+            if leader is not None:
+                continuing.inform(leader.messages or (), results)
 
     def _note(self, event: Any) -> None:
         """Takes over what an event of the run's own agent says of its state."""
@@ -316,6 +368,26 @@ class AgnoRun:
         else:
             self._outcome.error = self._classified(error_type, message, error, call)
 
+    def _spent(self, member_run_id: str) -> Totals:
+        """What a member's own calls have come to, those before a pause included."""
+        now = totals(self._ledger.of_run(member_run_id), self._currency)
+        before = self._spent_before.get(member_run_id)
+        return now if before is None else before + now
+
+    def _why_failed(self, event: Any, name: str, provider: str) -> DragomanError:
+        """Why a member failed."""
+        call = self._ledger.last(event.run_id)
+        if call is None or str(call.error) != (event.content or ""):
+            call = None
+        return failures.classify(
+            event.error_type,
+            event.content,
+            call.error if call else None,
+            status=call.http_status if call else None,
+            provider=call.provider if call else provider,
+            agent_name=name,
+        )
+
     def _classified(
         self,
         error_type: str | None,
@@ -350,7 +422,9 @@ class AgnoRun:
         return self._context.messages or self._ledger.root.messages or self._first_answers()
 
     def _first_answers(self) -> Sequence[Message]:
-        return self._taken_up.answers(self._scope.tools) if self._taken_up is not None else ()
+        if self._taken_up is None:
+            return ()
+        return [*(self._taken_up.output.messages or ()), *self._taken_up.answers(self._scope.tools)]
 
     async def _clean_up(self) -> None:
         """Nothing of the run stays behind in Agno or on the loop."""
@@ -362,16 +436,43 @@ class AgnoRun:
             await cancel.acleanup_member_runs(run_id)
 
 
-def _take_over(component: Agent | Team) -> None:
-    """Switches off what the server does in Agno's place, throughout."""
+def _take_over(component: Agent | Team) -> list[Message]:
+    """Switches off what the server does in Agno's place, throughout. Returns the author's own additional messages."""
     component.telemetry = False
     component.add_history_to_context = False
     component.retries = 0  # another attempt would repeat what was already streamed
     component.store_events = False
-    members = component.members if isinstance(component, Team) else ()
-    for member in members if isinstance(members, list | tuple) else ():
-        if isinstance(member, Agent | Team):
-            _take_over(member)
+    given = [message for message in map(_as_message, component.additional_input or ()) if message]
+    component.additional_input = list(given) or None
+    if isinstance(component, Team):
+        component.stream_member_events = True  # what is told of them is the mapping's affair
+        for member in _members(component):
+            members.attend(member)
+            given.extend(_take_over(member))
+    return given
+
+
+def _members(team: Team) -> list[Agent | Team]:
+    """Those that are known before the run; a team may also make its members when it runs."""
+    found: object = team.members
+    known = found if isinstance(found, list | tuple) else ()
+    return [member for member in known if isinstance(member, Agent | Team)]
+
+
+def _silent_teams(component: Agent | Team | None) -> set[str]:
+    """Agno's ids of the teams that keep their members to themselves. To be asked before they are taken over."""
+    if not isinstance(component, Team):
+        return set()
+    silent = set().union(*(_silent_teams(member) for member in _members(component)))
+    if not component.stream_member_events:
+        component.set_id()
+        silent.add(component.id or "")
+    return silent
+
+
+def _name(event: Any) -> str:
+    """The name of the agent or team whose event it is."""
+    return str(getattr(event, "agent_name", "") or getattr(event, "team_name", ""))
 
 
 def _as_message(given: object) -> Message | None:

@@ -67,8 +67,7 @@ def order_after(b: Bench, paused: Ran, *resolves: Resolve, state: bytes | None =
         resolve(wanted) for resolve, wanted in zip(resolves, outcome.requirements, strict=True)
     )
     taken_up = Continuation(outcome.continuation if state is None else state, resolutions, outcome.content)
-    run_id = outcome.messages[0].run_id
-    return RunOrder(run_id, OWNER, b.session, "agent", "", (), {}, {}, taken_up)
+    return RunOrder(paused.run_id, OWNER, b.session, "agent", "", (), {}, {}, taken_up)
 
 
 async def resumed(b: Bench, paused: Ran, *resolves: Resolve, state: bytes | None = None) -> Ran:
@@ -631,32 +630,6 @@ async def test_dependencies_and_metadata_of_the_author_survive() -> None:
         second = await resumed(b, first, yes)
         assert second.outcome.status == "completed", second.outcome.error
         assert seen == [{"a": 1}]
-
-
-async def test_a_team_that_pauses_fails_with_a_type(fake: FakeAnthropic) -> None:
-    delegate = ToolUse("d1", "delegate_task_to_member", {"member_id": "writer", "task": "Pay"})
-    fake.script(
-        Turn([delegate], usage=USAGE),
-        Turn([ToolUse("t1", "pay", {"to": "Ann", "amount": 1})], usage=USAGE),
-        Turn("Fine."),
-    )
-    model = claude(fake)
-    member_tools = [pay_tool([], requires_confirmation=True)]
-
-    def build() -> Team:
-        return Team(
-            name="Team",
-            model=model,
-            members=[Agent(name="Writer", id="writer", model=model, tools=member_tools)],
-        )
-
-    async with bench(build) as b:
-        first = await b.turn("Go")
-        outcome = first.outcome
-        assert outcome.status == "failed"
-        assert isinstance(outcome.error, AgentFailed)
-        assert spent(outcome.calls) == fake.billed
-        assert (await b.turn("Go on")).outcome.content == "Fine."
 
 
 async def test_nothing_that_was_before_a_pause_is_cut_or_rounded() -> None:

@@ -14,10 +14,11 @@ from agno.models.response import ToolExecution
 from agno.run import agent, team, workflow
 from hypothesis import given
 from hypothesis import strategies as st
+from support.accounts import accounts
 
 from dragoman.adapter.events import HANDLERS, Mapping
 from dragoman.adapter.events.tools import MAX_RESULT
-from dragoman.v1 import message_pb2
+from dragoman.v1 import event_pb2, message_pb2
 from dragoman.v1.event_pb2 import RunEvent
 
 
@@ -30,7 +31,7 @@ def show(medium: Any) -> message_pb2.Media:
 
 
 def mapping() -> Mapping:
-    return Mapping(root_run_id="root", agent_name="lead", finish_call=lambda _: None, media=show)
+    return Mapping(root_run_id="root", agent_name="lead", accounts=accounts(lambda _: None, show))
 
 
 def run(*events: object, mapper: Mapping | None = None) -> list[RunEvent]:
@@ -94,7 +95,9 @@ def test_a_failing_tool_fails_once(events: list[object], expected: list[str]) ->
 def test_the_same_call_id_in_two_runs_is_two_calls() -> None:
     member = agent.ToolCallErrorEvent(run_id="other", agent_name="m", tool=tool(**BAD))
 
-    assert kinds(run(completed(**BAD), member, failed())) == ["tool_call_failed"] * 2
+    made = kinds(run(completed(**BAD), member, failed()))
+
+    assert made == ["tool_call_failed", "member_run_started", "tool_call_failed"]
 
 
 def test_a_declined_tool_says_so() -> None:
@@ -213,7 +216,62 @@ def test_a_cancelled_member_does_not_complete() -> None:
         agent.RunCompletedEvent(run_id="m", agent_name="writer", content="Par"),
     )
 
-    assert kinds(made) == ["member_run_cancelled"]
+    assert kinds(made) == ["member_run_started", "member_run_cancelled"]
+
+
+def test_a_member_begins_before_its_hooks_and_only_once() -> None:
+    made = run(
+        agent.PreHookStartedEvent(run_id="m", agent_name="writer", pre_hook_name="check"),
+        agent.PreHookCompletedEvent(run_id="m", agent_name="writer", pre_hook_name="check"),
+        agent.RunStartedEvent(run_id="m", agent_name="writer", model="haiku"),
+        agent.RunContentEvent(run_id="m", agent_name="writer", content="Words"),
+    )
+
+    assert kinds(made) == ["member_run_started", "pre_hook_started", "pre_hook_completed", "content_delta"]
+
+
+def test_a_member_that_had_begun_before_a_pause_does_not_begin_again() -> None:
+    member = event_pb2.Member(agent_name="writer", run_id="m", parent_run_id="root")
+    mapper = Mapping(
+        root_run_id="root",
+        agent_name="lead",
+        accounts=accounts(lambda _: None, show),
+        members=[member],
+    )
+    made = run(agent.RunContinuedEvent(run_id="m", agent_name="writer"), mapper=mapper)
+
+    assert kinds(made) == ["member_run_continued"]
+    assert made[0].member == member
+
+
+def test_a_team_that_keeps_its_members_to_itself_tells_only_that_they_run() -> None:
+    mapper = Mapping(
+        root_run_id="root",
+        agent_name="lead",
+        accounts=accounts(lambda _: None, show),
+        silent_teams=["desk"],
+    )
+    nested: dict[str, Any] = {"run_id": "d", "parent_run_id": "root", "team_id": "desk", "team_name": "Desk"}
+    writer: dict[str, Any] = {"run_id": "m", "parent_run_id": "d", "agent_name": "writer"}
+    made = run(
+        team.RunStartedEvent(**nested),
+        team.RunContentEvent(**nested, content="To all: "),
+        agent.RunStartedEvent(**writer),
+        agent.RunContentEvent(**writer, content="a secret"),
+        agent.ToolCallStartedEvent(**writer, tool=tool()),
+        agent.RunCompletedEvent(**writer, content="a secret"),
+        team.RunCompletedEvent(**nested, content="To all: "),
+        mapper=mapper,
+    )
+
+    assert [(e.member.agent_name, kind) for e, kind in zip(made, kinds(made), strict=True)] == [
+        ("Desk", "member_run_started"),
+        ("Desk", "content_delta"),
+        ("writer", "member_run_started"),
+        ("writer", "member_run_completed"),
+        ("Desk", "member_run_completed"),
+    ]
+    assert b"secret" not in b"".join(event.SerializeToString() for event in made)
 
 
 def test_members_are_remembered_with_their_parents() -> None:
@@ -292,7 +350,7 @@ def test_an_unknown_event_is_kept_counted_and_logged_once(caplog: pytest.LogCapt
     mapper = mapping()
     made = run(Novel(detail={"a": 1}), Novel(), Novel(run_id="m"), object(), None, mapper=mapper)
 
-    assert kinds(made) == ["unmapped"] * 5
+    assert kinds(made) == ["unmapped", "unmapped", "member_run_started", "unmapped", "unmapped", "unmapped"]
     assert made[0].unmapped.type == "SomethingNew"
     assert json.loads(made[0].unmapped.json) == {
         "event": "SomethingNew",
@@ -334,7 +392,7 @@ def test_a_failing_bookkeeper_does_not_end_the_run() -> None:
     def fail(_: object) -> RunEvent:
         raise KeyError("no such call")
 
-    mapper = Mapping(root_run_id="root", agent_name="lead", finish_call=fail, media=show)
+    mapper = Mapping(root_run_id="root", agent_name="lead", accounts=accounts(fail, show))
     assert kinds(mapper.map(agent.ModelRequestCompletedEvent(run_id="root", model="m"))) == ["unmapped"]
 
 
@@ -372,7 +430,8 @@ def test_half_a_character_waits_for_its_own_run() -> None:
         agent.RunContentEvent(run_id="root", content="c"),
     )
 
-    assert [event.content_delta.text for event in made] == ["a", "b", "\U0001f600", "\ufffdc"]
+    texts = [event.content_delta.text for event in made if event.HasField("content_delta")]
+    assert texts == ["a", "b", "\U0001f600", "\ufffdc"]
 
 
 ODD = st.one_of(

@@ -8,6 +8,7 @@ import base64
 from collections.abc import Callable
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -21,13 +22,18 @@ from agno.run import agent, team
 from agno.session.summary import SessionSummary
 from google.protobuf import text_format
 from pydantic import BaseModel
+from support.accounts import accounts
 
 from dragoman.adapter.events import FIELDS, HANDLERS, Mapping
+from dragoman.records import TokenUsage, Totals
 from dragoman.v1 import event_pb2, message_pb2, usage_pb2
 from dragoman.v1.event_pb2 import RunEvent
 
 ROOT = "run-root"
 MEMBER = "run-member"
+
+SPENT = Totals(TokenUsage(100, 20, 3), Decimal("0.0002003"), Decimal("0.0035"), "ZAR", 2)
+"""What the member has come to by the end of its run."""
 
 ENGINE = {
     "run_started": "the engine, when the run has its turn",
@@ -339,7 +345,7 @@ def show_media(medium: Any) -> message_pb2.Media:
 
 
 def mapping() -> Mapping:
-    return Mapping(root_run_id=ROOT, agent_name="lead", finish_call=finish_call, media=show_media)
+    return Mapping(root_run_id=ROOT, agent_name="lead", accounts=accounts(finish_call, show_media, SPENT))
 
 
 def make(kind: type, variant: str, values: dict[str, Any]) -> object:
@@ -371,6 +377,11 @@ def parts(sample: Sample) -> dict[str, list[RunEvent]]:
         kind = class_of(sample, variant)
         if kind is not None:
             mapper = mapping()
+            if variant in _LIFE and sample is not SAMPLES["member_run_started"]:
+                begun = (
+                    team.RunStartedEvent if issubclass(kind, team.BaseTeamRunEvent) else agent.RunStartedEvent
+                )
+                mapper.map(make(begun, variant, {}))
             for before, values in sample.before():
                 mapper.map(make(before, variant, values))
             made[variant] = mapper.map(make(kind, variant, sample.values()))

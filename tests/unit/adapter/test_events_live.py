@@ -12,9 +12,10 @@ from agno.run.agent import CustomEvent
 from agno.team import Team, TeamMode
 from agno.tools.function import ToolResult
 from pydantic import BaseModel
+from support.accounts import accounts
 
 from dragoman.adapter.events import Mapping
-from dragoman.records import TokenUsage
+from dragoman.records import TokenUsage, Totals
 from dragoman.testing.scripted import Reasoning, ScriptedModel, ToolCall
 from dragoman.v1 import event_pb2, message_pb2
 from dragoman.v1.event_pb2 import RunEvent
@@ -55,10 +56,13 @@ async def play(thing: Agent | Team) -> list[RunEvent]:
     mapping = Mapping(
         root_run_id=ROOT,
         agent_name="lead",
-        finish_call=lambda event: RunEvent(
-            model_request_completed=event_pb2.ModelRequestCompleted(model=event.model)
+        accounts=accounts(
+            lambda event: RunEvent(
+                model_request_completed=event_pb2.ModelRequestCompleted(model=event.model)
+            ),
+            lambda medium: message_pb2.Media(id=(medium.content or b"").decode()),
+            Totals(USAGE, currency="ZAR", model_calls=1, unpriced_calls=1),
         ),
-        media=lambda medium: message_pb2.Media(id=(medium.content or b"").decode()),
     )
     events: list[RunEvent] = []
     stream = thing.arun("Hello", stream=True, stream_events=True, yield_run_output=True, run_id=ROOT)
@@ -192,7 +196,7 @@ async def test_a_coordinating_team_tells_its_members_apart() -> None:
     ]
     assert of_writer[-1].member_run_completed.content == "A line."
     assert of_writer[-1].member_run_completed.usage.total_tokens == USAGE.total_tokens
-    assert not of_writer[-1].member_run_completed.HasField("cost")
+    assert of_writer[-1].member_run_completed.cost.unpriced_calls == 1
 
 
 async def test_a_routing_team_says_its_members_words_once() -> None:

@@ -10,9 +10,12 @@ a function; nothing else.
     around     hooks, memories, summaries     custom    events of the agent's own code
 
 Whose event it is follows from Agno's run id. The run's own agent or leader has `root_run_id` and no `member`. Any other
-run is a member's: its events carry who it is, and its start and end are events here. The start and the end of the run
-itself are not: those the engine writes. In route mode a leader answers with its member's words; Agno gives them once,
-as the leader's own content, and so they appear once, without a member.
+run is a member's: its events carry who it is, and its start and end are events here, the start before all else. The
+start and the end of the run itself are not: those the engine writes. In route mode a leader answers with its member's
+words; Agno gives them once, as the leader's own content, and so they appear once, without a member.
+
+Of a team whose author lets it keep its members to itself (`stream_member_events=False`), callers are told that a member
+runs, what it asks of models and what that costs; not what it says and does.
 
 Nothing is lost and nothing raises. An event that this version does not know, and one whose mapping fails, becomes
 `unmapped`, is counted, and is logged once per type.
@@ -20,6 +23,7 @@ Nothing is lost and nothing raises. An event that this version does not know, an
 
 import logging
 from collections import Counter
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Final
 
@@ -28,13 +32,13 @@ from agno.run.team import TeamRunOutput
 
 from dragoman.adapter.events import around, content, custom, runs, tasks, tools
 from dragoman.adapter.events.registry import FIELDS, HANDLERS, Handler
-from dragoman.adapter.events.sources import AgnoMedia, FinishCall, ShowMedia, Sources
+from dragoman.adapter.events.sources import Accounts, AgnoMedia, Source, Sources
 from dragoman.adapter.pauses import requirements
 from dragoman.adapter.values import clean, to_json
 from dragoman.v1 import event_pb2
 from dragoman.v1.event_pb2 import RunEvent
 
-__all__ = ["FIELDS", "HANDLERS", "AgnoMedia", "FinishCall", "Mapping", "ShowMedia", "requirements"]
+__all__ = ["FIELDS", "HANDLERS", "Accounts", "AgnoMedia", "Mapping", "requirements"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,20 @@ MODULES: Final = (content, tools, runs, tasks, around, custom)
 EXCEPTION_TEXTS: Final = frozenset({"error", "exception", "traceback"})
 """Attributes that are left out of an unmapped event: what an exception says is for the log only."""
 
+OF_HIDDEN: Final = frozenset(
+    {
+        "member_run_started",
+        "member_run_completed",
+        "member_run_failed",
+        "member_run_cancelled",
+        "member_run_paused",
+        "member_run_continued",
+        "model_request_started",
+        "model_request_completed",
+    }
+)
+"""What is told of members that their team keeps to itself."""
+
 MAX_JSON: Final = 64 * 1024
 """Bytes of the JSON of an unmapped event at most."""
 
@@ -51,16 +69,22 @@ MAX_JSON: Final = 64 * 1024
 class Mapping:
     """Maps the events of one run. Synchronous and quick; `map` never raises. Used by one task.
 
-    `finish_call` makes `model_request_completed` of Agno's event, with tokens and cost; None is no event. `media` shows
-    a medium; one for which it raises is logged and left out.
+    `members`: those that had begun before the run was paused. `silent_teams`: Agno's ids of the teams that keep their
+    members to themselves.
     """
 
     def __init__(
-        self, *, root_run_id: str, agent_name: str, finish_call: FinishCall, media: ShowMedia
+        self,
+        *,
+        root_run_id: str,
+        agent_name: str,
+        accounts: Accounts,
+        members: Iterable[event_pb2.Member] = (),
+        silent_teams: Collection[str] = (),
     ) -> None:
         self.unmapped: Counter[str] = Counter()
         """How often each unknown type of event has come."""
-        self._sources = Sources(root_run_id, agent_name, finish_call, media)
+        self._sources = Sources(root_run_id, agent_name, accounts, members, silent_teams)
 
     def map(self, event: object) -> list[RunEvent]:
         """Our events for one object that Agno yielded, in order."""
@@ -71,10 +95,9 @@ class Mapping:
             made = handler(event, source)
         except Exception as error:  # noqa: BLE001  whatever an agent puts into its events, the run goes on
             made = [self._unmapped(event, error)]
-        if source is not None and source.member is not None:
-            for one in made:
-                one.member.CopyFrom(source.member)
-        return made
+        if source is None or source.member is None:
+            return made
+        return _of_member(made, source, source.member)
 
     def members(self) -> dict[str, event_pb2.Member]:
         """The members seen so far, by run id: what `requirements` needs to know of nested teams."""
@@ -101,6 +124,21 @@ class Mapping:
         return RunEvent(
             unmapped=event_pb2.UnmappedEvent(type=name, json=to_json(carried, max_bytes=MAX_JSON))
         )
+
+
+def _of_member(made: list[RunEvent], source: Source, member: event_pb2.Member) -> list[RunEvent]:
+    """The member's events, with its name; first of all, that it has begun."""
+    if not source.begun:
+        source.begun = True
+        if not (made and made[0].HasField("member_run_started")):  # hooks come before Agno says so
+            made = [RunEvent(member_run_started=event_pb2.MemberRunStarted()), *made]
+    if source.hidden:
+        made = [one for one in made if one.WhichOneof("event") in OF_HIDDEN]
+    for one in made:
+        if source.hidden and one.HasField("member_run_completed"):
+            one.member_run_completed.content = ""
+        one.member.CopyFrom(member)
+    return made
 
 
 def _kind(event: object) -> str:

@@ -5,8 +5,7 @@ Only a member's run begins and ends by an event here: the run's own beginning an
 
 from agno.run import agent, team
 
-from dragoman import records, status, wire
-from dragoman.adapter import failures
+from dragoman import status, wire
 from dragoman.adapter.events.content import outputs, sound_of
 from dragoman.adapter.events.registry import A, T, on
 from dragoman.adapter.events.sources import Source
@@ -29,14 +28,14 @@ def _model_request_started(
 def _model_request_completed(
     event: agent.ModelRequestCompletedEvent | team.ModelRequestCompletedEvent, source: Source
 ) -> list[RunEvent]:
-    made = source.finish_call(event)
+    made = source.accounts.finish_call(event)
     return [] if made is None else [made]
 
 
 @on(A.run_started, T.run_started, fills=["member_run_started"])
 def _run_started(event: agent.RunStartedEvent | team.RunStartedEvent, source: Source) -> list[RunEvent]:
     source.provider = clean(event.model_provider or "")
-    if source.member is None:
+    if source.member is None or source.begun:
         return []
     message = event_pb2.MemberRunStarted(model=clean(event.model or ""), provider=source.provider)
     return [RunEvent(member_run_started=message)]
@@ -48,18 +47,10 @@ def _run_completed(event: agent.RunCompletedEvent | team.RunCompletedEvent, sour
     made = sound_of(source) + outputs(source.fresh(event.images, event.videos, event.audio, event.files))
     if source.member is None or source.cancelled:
         return made
-    message = event_pb2.MemberRunCompleted(content=to_text(event.content))
-    if event.metrics is not None:
-        usage = records.TokenUsage(
-            input_tokens=event.metrics.input_tokens,
-            output_tokens=event.metrics.output_tokens,
-            cache_read_tokens=event.metrics.cache_read_tokens,
-            cache_write_tokens=event.metrics.cache_write_tokens,
-            reasoning_tokens=event.metrics.reasoning_tokens,
-            input_audio_tokens=event.metrics.audio_input_tokens,
-            output_audio_tokens=event.metrics.audio_output_tokens,
-        )
-        message.usage.CopyFrom(wire.token_usage(usage))
+    spent = source.accounts.spent(source.member.run_id)
+    message = event_pb2.MemberRunCompleted(
+        content=to_text(event.content), usage=wire.token_usage(spent.usage), cost=wire.total_cost(spent)
+    )
     return [*made, RunEvent(member_run_completed=message)]
 
 
@@ -67,10 +58,13 @@ def _run_completed(event: agent.RunCompletedEvent | team.RunCompletedEvent, sour
 def _run_error(event: agent.RunErrorEvent | team.RunErrorEvent, source: Source) -> list[RunEvent]:
     if source.member is None:
         return []
-    error = failures.classify(
-        event.error_type, event.content, None, status=None, provider=source.provider, agent_name=source.name
+    spent = source.accounts.spent(source.member.run_id)
+    message = event_pb2.MemberRunFailed(
+        error=status.to_status(source.accounts.classify(event, source.name, source.provider)),
+        usage=wire.token_usage(spent.usage),
+        cost=wire.total_cost(spent),
     )
-    return [RunEvent(member_run_failed=event_pb2.MemberRunFailed(error=status.to_status(error)))]
+    return [RunEvent(member_run_failed=message)]
 
 
 @on(A.run_cancelled, T.run_cancelled, fills=["member_run_cancelled"])

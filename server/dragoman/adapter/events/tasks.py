@@ -19,6 +19,17 @@ _TASK_STATUS: Final = {
 }
 
 
+_EXCEPTIONS: Final = ("Member execution error:", "Unexpected error:")
+"""How Agno begins a result that is the text of an exception."""
+
+FAILED: Final = "the task failed"
+
+
+def _result(text: str | None) -> str:
+    """What came of a task; what an exception says is for the log only."""
+    return FAILED if (text or "").startswith(_EXCEPTIONS) else clean(text or "")
+
+
 def _task_status(word: str | None) -> event_pb2.TaskStatus.ValueType:
     return _TASK_STATUS.get(word or "", event_pb2.TASK_STATUS_UNSPECIFIED)
 
@@ -43,7 +54,7 @@ def _task_updated(event: team.TaskUpdatedEvent, _: Source) -> list[RunEvent]:
         title=clean(event.title),
         status=_task_status(event.status),
         assignee=clean(event.assignee or ""),
-        result=clean(event.result or ""),
+        result=_result(event.result),
     )
     message = event_pb2.TaskUpdated(task=task, previous_status=_task_status(event.previous_status))
     return [RunEvent(task_updated=message)]
@@ -68,7 +79,7 @@ def _task(task: team.TaskData) -> event_pb2.Task:
         status=_task_status(task.status),
         assignee=clean(task.assignee or ""),
         dependencies=[clean(task_id) for task_id in task.dependencies],
-        result=clean(task.result or ""),
+        result=_result(task.result),
     )
 
 
