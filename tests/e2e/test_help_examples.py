@@ -35,10 +35,13 @@ def examples() -> list[str]:
     return list(dict.fromkeys(shown))
 
 
+KEYS = ("dragoman keys revoke", "dragoman keys rotate")
+
+
 def needs_more(example: str) -> bool:
-    """Whether it runs for ever, needs a database server, or has a test of its own."""
+    """Whether it runs for ever, needs a database server or a key that there is, or has a test of its own."""
     return (
-        example.startswith(("dragoman serve", "dragoman demo", "dragoman runs continue"))
+        example.startswith(("dragoman serve", "dragoman demo", "dragoman runs continue", *KEYS))
         or "mysql" in example
     )
 
@@ -47,8 +50,10 @@ def needs_more(example: str) -> bool:
 def test_its_options_are_accepted(example: str) -> None:
     _, *words = shlex.split(example.rpartition("| ")[2])
     command = TREE
-    while isinstance(command, TyperGroup):
+    while isinstance(command, TyperGroup) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
+    # A group that does something by itself takes options, too; any other wants the name of a command.
+    assert not isinstance(command, TyperGroup) or command.invoke_without_command
     command.make_context(command.name, words)
 
 
@@ -61,7 +66,21 @@ agents = [Agent(name="shop", model=OfflineModel())]
 """
 
 
+FILES = {
+    "prices.toml": "",
+    "new-prices.toml": '[anthropic."claude-x"]\ninput = 1\noutput = 2\n',
+    "new.toml": '[anthropic."claude-x"]\ninput = 1\noutput = 2\n',
+    "new.json": '{"anthropic": {"claude-x": {"input": 1, "output": 2}}}',
+    "rates.toml": "[rates.ZAR]\n2026-01-01 = 17.2\n",
+    "eurofxref.csv": "Date, USD, ZAR, \n20 November 2026, 1.15, 19.8, \n",
+    "eurofxref-hist.csv": "Date,USD,ZAR,\n2026-11-20,1.15,19.8,\n",
+}
+"""What examples take from the working directory."""
+
+
 def test_they_do_what_they_say(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
     for folder in ("shop", "desk"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "agents.py").write_text(AGENTS)
@@ -74,6 +93,9 @@ def test_they_do_what_they_say(tmp_path: Path) -> None:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DRAGOMAN_SERVER": server.address,
             "DRAGOMAN_AGENTS": "shop.agents:agents",
+            "DRAGOMAN_DATABASE_URL": database,
+            "DRAGOMAN_PRICES_FILE": "prices.toml",
+            "DRAGOMAN_RATES_FILE": "rates.toml",
         }
         said, run_id = "", ""
         # Conversations first: the other commands show what came of them.
