@@ -1,5 +1,6 @@
 """Calls that are priced again: the ledger, the run's totals and the messages agree, and the old figures are kept."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -246,6 +247,52 @@ async def test_the_chosen_calls_stretch_by_stretch(
     found = await everything(store, chosen, limit)
     assert [row.call for row in found] == [calls[number] for number in expected]
     assert all((row.root_run_id, row.currency) == (run.id, "ZAR") for row in found)
+
+
+async def test_servers_may_run_meanwhile(store: SqlStore, peer: SqlStore) -> None:
+    """Runs begin, are booked and end, some after they were given up, while their calls are priced again and again."""
+    over = asyncio.Event()
+
+    async def serve(number: int) -> Run:
+        session = make.session()
+        run = replace(make.run(session), holder=ids.new_id())
+        await store.start_run(run, session)
+        calls = [call(run, place, price(1)) for place in range(3)]
+        for place in range(len(calls)):
+            booked = RunCalls(run.id, session.id, run.owner, run.agent_name, "ZAR", tuple(calls[: place + 1]))
+            await store.append_events([make.chunk(run, place + 1, b"event")], [booked])
+        if number % 3 == 0:
+            given_up = make.end(run, status=RunStatus.CANCELLED, first=10_000, events=[b"given up"])
+            await peer.end_run(replace(given_up, totals=totals(calls, "ZAR")))
+        messages = [written(each, run) for each in calls]
+        await store.end_run(replace(make.end(run, first=4, calls=calls, messages=messages), booked=True))
+        return run
+
+    async def price_again() -> None:
+        time = LATER
+        while not over.is_set():
+            for target in (price(2), price(3)):
+                rows = await everything(peer)
+                time += timedelta(seconds=1)
+                await peer.replace_costs([Change(row, target) for row in rows[-60:]], time)
+
+    pricing = asyncio.create_task(price_again())
+    runs = [
+        run for start in range(0, 24, 8) for run in await asyncio.gather(*map(serve, range(start, start + 8)))
+    ]
+    over.set()
+    await pricing
+    last = [Change(row, price(4)) for row in await everything(store)]
+    replaced = await store.replace_costs(last, LATER + timedelta(days=9))
+    assert replaced.done == {change.row.call.id for change in last}
+    for run in runs:
+        calls = await store.run_calls(run.owner, run.id)
+        assert [each.cost for each in calls] == [price(4)] * 3
+        stored = await store.get_run(run.owner, run.id)
+        assert stored.totals == totals(calls, "ZAR")
+        messages = await store.list_messages(run.owner, run.session_id, MESSAGES)
+        # A run that was given up has left none.
+        assert [m.cost for m in messages] in ([price(4)] * 3, [])
 
 
 dollars = st.none() | st.integers(0, 3)

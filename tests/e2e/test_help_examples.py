@@ -71,7 +71,7 @@ FILES = {
     "new-prices.toml": '[anthropic."claude-x"]\ninput = 1\noutput = 2\n',
     "new.toml": '[anthropic."claude-x"]\ninput = 1\noutput = 2\n',
     "new.json": '{"anthropic": {"claude-x": {"input": 1, "output": 2}}}',
-    "rates.toml": "[rates.ZAR]\n2026-01-01 = 17.2\n",
+    "rates.toml": "[rates.ZAR]\n2001-01-01 = 17.2\n",
     "eurofxref.csv": "Date, USD, ZAR, \n20 November 2026, 1.15, 19.8, \n",
     "eurofxref-hist.csv": "Date,USD,ZAR,\n2026-11-20,1.15,19.8,\n",
 }

@@ -48,6 +48,13 @@ def agents(folder: Path, *models: str) -> str:
     return f"{file}:agents"
 
 
+def rates(folder: Path) -> str:
+    """A file with a rate as old as anybody's clock."""
+    file = folder / "rates.toml"
+    file.write_text('[rates.ZAR]\n2001-02-03 = "17.50"\n')
+    return str(file)
+
+
 class TestList:
     def test_own_prices_come_first_and_others_when_asked_for(self, dragoman: Any, folder: Path) -> None:
         file = folder / "prices.toml"
@@ -116,15 +123,16 @@ class TestCheck:
     ) -> None:
         monkeypatch.setenv("DRAGOMAN_AGENTS", agents(folder, "claude-haiku-4-5"))
         monkeypatch.setenv("DRAGOMAN_ENTRY_POINTS", "false")
-        result = dragoman("prices", "check")
+        result = dragoman("prices", "check", "--rates-file", rates(folder))
         assert result.exit_code == 0, result.output
         assert rows(result.stdout)[1][:5] == ["a0", "Anthropic", "claude-haiku-4-5", "1", "5"]
-        assert "1 USD is 17.25 ZAR since 2026-11-01" in result.stdout
+        assert "1 USD is 17.5 ZAR since 2001-02-03" in result.stdout
 
     def test_one_has_none_until_the_file_gives_it_one(
         self, dragoman: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DRAGOMAN_AGENTS", agents(folder, "claude-haiku-4-5", "ours"))
+        monkeypatch.setenv("DRAGOMAN_RATES_FILE", rates(folder))
         monkeypatch.setenv("DRAGOMAN_ENTRY_POINTS", "false")
         result = dragoman("prices", "check")
         assert result.exit_code == 1
