@@ -12,11 +12,11 @@ import re
 import tomllib
 from collections.abc import Iterable
 from decimal import Decimal
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -183,6 +183,16 @@ class Settings(BaseSettings):
     """Largest response message."""
     max_media_bytes: Annotated[int, Field(ge=1)] = 20 * 1024 * 1024
     """Largest single medium."""
+    media_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts whose media callers may name by URL, for us to fetch: `images.example.com`, `*.example.com` (hosts below it),
+    `files.example.com:8443` (else ports 80 and 443), `*` (any). Their addresses must be public. Empty: no URLs. In the
+    environment separated by commas."""
+    media_private_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Likewise hosts that may have private addresses, such as `minio.internal:9000`. Each is named in full."""
+    media_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds to connect to a host of media."""
+    media_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Seconds to fetch a medium, redirects included."""
     keepalive_time: Annotated[float, Field(ge=1)] = 60.0
     """Seconds of silence after which the server pings a client."""
     keepalive_timeout: Annotated[float, Field(ge=1)] = 20.0
@@ -196,11 +206,18 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text on a terminal, JSON elsewhere."""
 
-    @field_validator("agents", "auth", mode="before")
+    @field_validator("agents", "auth", "media_hosts", "media_private_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("media_hosts", "media_private_hosts")
+    @classmethod
+    def _known_hosts(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for host in value:
+            _check_host(host, wildcards=info.field_name == "media_hosts")
         return value
 
     @field_validator("budgets", mode="before")
@@ -256,6 +273,25 @@ class Settings(BaseSettings):
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 
 
+_HOST = re.compile(
+    r"(?P<host>\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[(?P<ip>[0-9a-f:.]+)\])(?::(?P<port>\d{1,5}))?",
+    re.IGNORECASE,
+)
+
+
+def _check_host(text: str, *, wildcards: bool) -> None:
+    """Raises ValueError for what is no pattern of hosts."""
+    found = _HOST.fullmatch(text)
+    if found is None or (found["port"] and not 0 < int(found["port"]) < 65536):
+        raise ValueError(
+            f"{text!r} is not a host such as images.example.com, *.example.com or files.example.com:8443"
+        )
+    if found["ip"]:
+        IPv6Address(found["ip"])
+    if "*" in text and not wildcards:
+        raise ValueError(f"{text!r}: a host that may have a private address is named in full")
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -300,6 +336,18 @@ def _config_file() -> Path | None:
             raise ConfigError([f"{CONFIG_VARIABLE} names {path}, which is not a file"])
         return path
     return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def local_time_zone() -> str:
+    """The IANA name of the zone of whoever is at this machine: of TZ, else of the system; UTC when it has none."""
+    named = os.environ.get("TZ", "").lstrip(":")
+    system = str(Path("/etc/localtime").resolve()).rpartition("/zoneinfo/")[2]
+    for name in (named, system):
+        try:
+            return zones.zone(name.removeprefix("posix/")).key
+        except ValueError:
+            continue
+    return "UTC"
 
 
 def has_model_key() -> bool:

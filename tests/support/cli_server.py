@@ -102,6 +102,7 @@ class Services(
         self.cancelled = Event()
         self.runs: list[run_service_pb2.Run] = []
         self.groups: list[usage_service_pb2.UsageGroup] = []
+        self.budgets: list[usage_service_pb2.Budget] = []
         self.messages: list[message_pb2.Message] = []
 
     def Run(
@@ -197,6 +198,12 @@ class Services(
     ) -> usage_service_pb2.QueryUsageResponse:
         self.requests.append(request)
         return usage_service_pb2.QueryUsageResponse(groups=self.groups)
+
+    def GetBudget(
+        self, request: usage_service_pb2.GetBudgetRequest, context: grpc.ServicerContext
+    ) -> usage_service_pb2.GetBudgetResponse:
+        self.requests.append(request)
+        return usage_service_pb2.GetBudgetResponse(budgets=self.budgets)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli import agents, chat, demo, keys, migrate, prices, rates, reprice, runs, serve, usage
+from dragoman.cli import agents, budget, chat, demo, keys, migrate, prices, rates, reprice, runs, serve, usage
 from dragoman.cli._report import Commands
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("chat")(chat.chat)
 app.add_typer(runs.app, name="runs")
 usage.app.command("reprice")(reprice.reprice)
 app.add_typer(usage.app, name="usage")
+app.command("budget")(budget.budget)
 app.add_typer(prices.app, name="prices")
 app.add_typer(rates.app, name="rates")
 app.command("demo")(demo.demo)

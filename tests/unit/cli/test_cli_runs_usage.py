@@ -89,7 +89,7 @@ def test_usage(services: Any, dragoman: Any) -> None:
             "--until",
             "2026-01-03T08:00",
         ),
-        *("--agent", "a", "--session", "s"),
+        *("--agent", "a", "--session", "s", "--time-zone", "Africa/Johannesburg"),
     )
     assert result.exit_code == 0
     rows = [
@@ -102,9 +102,10 @@ def test_usage(services: Any, dragoman: Any) -> None:
     ]
     request = services.requests[0]
     assert list(request.group_by) == [usage_service_pb2.USAGE_DIMENSION_AGENT]
-    assert request.start_time.ToJsonString() == "2026-01-02T00:00:00Z"
-    assert request.end_time.ToJsonString() == "2026-01-03T08:00:00Z"
+    assert request.start_time.ToJsonString() == "2026-01-01T22:00:00Z"
+    assert request.end_time.ToJsonString() == "2026-01-03T06:00:00Z"
     assert (request.agent_name, request.session_id) == ("a", "s")
+    assert request.time_zone == "Africa/Johannesburg"
 
 
 def test_usage_without_any(services: Any, dragoman: Any) -> None:
@@ -116,7 +117,11 @@ def test_usage_without_any(services: Any, dragoman: Any) -> None:
     [
         (("--by", "agent,colour"), "'colour' is none of day, agent"),
         (("--by", "agent,agent"), "'agent' comes twice"),
-        (("--since", "yesterday"), "--since wants a date"),
+        (("--since", "long-ago"), "--since wants a date"),
+        (("--since", "0d"), "--since wants a date"),
+        (("--since", "today", "--until", "yesterday"), "--until must be after --since"),
+        (("--time-zone", "Mars"), "'Mars' is not a time zone"),
+        (("--csv", "-", "--json"), "do not go together"),
     ],
 )
 def test_usage_used_wrongly(dragoman: Any, arguments: tuple[str, ...], told: str) -> None:
