@@ -2,10 +2,11 @@
 
 `models.py` opens a `Call` when Agno asks a model and reports to it what the provider says of tokens while it answers.
 The call ends in one of three ways (completed, failed, interrupted), and at that moment it is priced; what the provider
-had reported by then is what it costs. Before a call the run's meter is asked, and it is told what each call has come to. A call belongs to the run that Agno made it for: the run itself, a team member,
-or an agent that a tool started, which counts as a run under this one.
+had reported by then is what it costs. Before a call the run's meter is asked, and it is told what each call has come
+to. A call belongs to the run that Agno made it for: the run itself, a team member, or an agent that a tool started or
+that reasons for another, which counts as a run under the one that is at work then (`steps.py`).
 
-Some calls come with no run: Agno's memories, summaries and the like. They are the root run's, and of kind
+Some calls come with no run: Agno's memories, summaries and the like. They are of the run that is at work, and of kind
 `auxiliary` until Agno's own sums, which come at the end, tell what they were for. Where these sums hold more than was
 seen (a model that could not be reached to be metered), the rest becomes a row of its own. Nothing is billed twice.
 """
@@ -30,6 +31,7 @@ from agno.run.agent import RunOutput
 from agno.run.team import TeamRunOutput
 
 from dragoman import ids, wire
+from dragoman.adapter import steps
 from dragoman.adapter.tokens import Counts, counts
 from dragoman.engine.ports import Meter, Pricer
 from dragoman.records import CallStatus, Cost, ModelCall, TokenUsage, utcnow
@@ -63,16 +65,26 @@ class Source:
         parent_run_id: UUID | None,
         agent_name: str,
         *,
+        parent: "Source | None" = None,
         is_member: bool = False,
     ) -> None:
         self.agno_id = agno_id
         self.run_id = run_id
         self.parent_run_id = parent_run_id
         self.agent_name = agent_name
+        self.parent = parent
+        """Whom it works for; None for the run itself."""
         self.is_member = is_member
         """True when a team delegated to it."""
         self.messages: Sequence[Message] | None = None
         """Agno's live list of its conversation, once it has called a model."""
+
+    def works_for(self, other: "Source") -> bool:
+        """Whether it is the other one, or an agent without a part of its own in the team that the other one started."""
+        source: Source | None = self
+        while source is not None and source is not other and not source.is_member:
+            source = source.parent
+        return source is other
 
 
 class Call:
@@ -361,20 +373,21 @@ class Ledger:
         return answer.result()
 
     def _source(self, run: RunOutput | TeamRunOutput | None) -> Source:
+        at_work = self._sources.get(steps.current.get() or "", self._root)
         if run is None or run.run_id is None:
-            return self._root
+            return at_work
         source = self._sources.get(run.run_id)
         if source is None:
-            name = run.agent_name if isinstance(run, RunOutput) else run.team_name
-            parent = self._delegator(run.run_id)
-            source = Source(
+            team = self._delegator(run.run_id)
+            parent = team or at_work
+            source = self._sources[run.run_id] = Source(
                 run.run_id,
                 _uuid(run.run_id),
-                (parent or self._root).run_id,
-                name or self._root.agent_name,
-                is_member=parent is not None,
+                parent.run_id,
+                _name(run, team) or parent.agent_name,
+                parent=parent,
+                is_member=team is not None,
             )
-            self._sources[run.run_id] = source
         return source
 
     def _delegator(self, agno_id: str) -> Source | None:
@@ -422,7 +435,7 @@ class Ledger:
             and not call.settled
             and call.model == model
             and call.kind in (kind, AUXILIARY)
-            and (call.source is source or not call.source.is_member)
+            and call.source.works_for(source)
         ]
         return sorted(
             able, key=lambda call: (call.kind != kind, call.source is not source, call.counted != sums)
@@ -470,6 +483,13 @@ def _runs_on(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
+
+
+def _name(run: RunOutput | TeamRunOutput, team: Source | None) -> str | None:
+    """What the run's agent is called. One without a name goes by its id in a team, and else by whom it works for."""
+    if isinstance(run, TeamRunOutput):
+        return run.team_name or run.team_id
+    return run.agent_name or (run.agent_id if team is not None else None)
 
 
 def _uuid(text: str) -> UUID:

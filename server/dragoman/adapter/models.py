@@ -34,7 +34,7 @@ from agno.team import Team
 from agno.tools.function import FunctionCall
 from anthropic import Anthropic, APIStatusError, AsyncAnthropic
 
-from dragoman.adapter import tokens
+from dragoman.adapter import steps, tokens
 from dragoman.adapter.calls import Call, Ledger, under_way
 from dragoman.adapter.clients import Clients, counted
 from dragoman.adapter.guards import ToolOutcome, Tools
@@ -256,7 +256,7 @@ class MeteredClaude(Metered, Claude):
 
 
 def instrument(component: Agent | Team) -> None:
-    """Meters every model that the agent or team, its members and its managers may call."""
+    """Meters every model that the agent or team, its members and its managers may call, and follows who is at work."""
     seen: set[int] = set()
     pending: list[object] = [component]
     while pending:
@@ -270,6 +270,8 @@ def instrument(component: Agent | Team) -> None:
             pending.extend(item)
         elif isinstance(item, Agent | Team):
             pending.extend(vars(item).values())
+            if item is not component:
+                steps.follow(item)
         elif type(item).__module__.startswith("agno.") and hasattr(item, "__dict__"):
             # A manager, a configuration, a toolkit: what it holds itself, and no further.
             pending.extend(
