@@ -29,6 +29,8 @@ class Ran:
 
     run: AgnoRun
     events: list[event_pb2.RunEvent] = field(default_factory=list)
+    shown: list[message_pb2.Message] = field(default_factory=list)
+    """What callers see of the session's messages after it, where a test has asked."""
 
     @property
     def run_id(self) -> UUID:

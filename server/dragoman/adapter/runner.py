@@ -262,10 +262,12 @@ class AgnoRun:
             open_calls.update(str(call.get("id")) for message in before for call in message.tool_calls or ())
             self._ledger.begin_after(output.metrics, output.run_id)
         self._recorder.open_calls = frozenset(open_calls)
+        sources = {self._id: self._ledger.root}
         for one in restored.begun:
             run_id = one.member.run_id
-            ids = (UUID(run_id), UUID(one.member.parent_run_id))
-            source = Source(run_id, *ids, one.member.agent_name, is_member=True)
+            parent = sources.get(one.member.parent_run_id, self._ledger.root)
+            source = Source(run_id, UUID(run_id), parent, one.member.agent_name, is_member=True)
+            sources[run_id] = source
             answers = partial(restored.answers_of, run_id, self._scope.tools)
             self._recorder.resumed.append(history.Resumed(source, answers))
 
