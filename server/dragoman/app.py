@@ -85,6 +85,7 @@ async def running(
     from dragoman.auth import Authenticator, KeyRing
     from dragoman.catalog import load
     from dragoman.engine import Budgets, Engine
+    from dragoman.fetch import Hosts, HttpFetcher
     from dragoman.pricing import Pricer
     from dragoman.signals import NoSignals, RedisSignals
     from dragoman.storage import open_store
@@ -151,6 +152,13 @@ async def running(
         await engine.open()
         stack.push_async_callback(engine.close)
         ring = KeyRing(store.keys) if "keys" in settings.auth else None
+        fetcher = HttpFetcher(
+            Hosts(settings.media_hosts, settings.media_private_hosts),
+            max_bytes=settings.max_media_bytes,
+            connect_timeout=settings.media_connect_timeout,
+            timeout=settings.media_timeout,
+        )
+        stack.push_async_callback(fetcher.close)
         server = GrpcServer(
             settings,
             engine=engine,
@@ -158,6 +166,7 @@ async def running(
             store=store,
             view=AgnoMessageView(),
             inspector=SniffingInspector(settings.max_media_bytes),
+            fetcher=fetcher,
             currency=pricer.currency,
             authenticator=Authenticator(ring),
             share_port=share_port,

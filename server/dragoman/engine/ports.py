@@ -6,6 +6,7 @@
     Runner         runs an agent and says what happened                                     adapter/
     MessageView    shows a stored message as its proto                                      adapter/
     MediaInspector tells whether bytes are what they claim to be                            adapter/
+    MediaFetcher   fetches media that callers name by URL                                   fetch/
     Store          keeps everything                                                         storage/
     Pricer         what tokens cost                                                         pricing/
     Signals        tells other processes at once what they would find in the store later    signals/
@@ -238,6 +239,27 @@ class MediaInspector(Protocol):
         self, kind: MediaKind | None, mime_type: str, name: str, data: bytes, path: str
     ) -> InputMedia:
         """The medium with its true MIME type. Raises InvalidMedia with violations at `path` and below."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedMedium:
+    """What a URL gave."""
+
+    data: bytes = field(repr=False)
+    mime_type: str
+    """What its server says it is, which may be anything; empty when it does not say."""
+
+
+class MediaFetcher(Protocol):
+    """Fetches media that callers name by URL, from hosts that the operator allows."""
+
+    def refusal(self, uri: str) -> str:
+        """Why the URL is not fetched, as a sentence without a subject; empty when it would be tried. Asks nobody."""
+        ...
+
+    async def fetch(self, uri: str, path: str) -> FetchedMedium:
+        """The bytes. Raises InvalidMedia or MediaTooLarge with a violation at `path`."""
         ...
 
 

@@ -20,7 +20,6 @@ from dragoman.engine.ports import (
     BudgetState,
     Catalog,
     ContinueDraft,
-    MediaInspector,
     MessageView,
     RunDraft,
     Store,
@@ -35,6 +34,7 @@ from dragoman.transport.detail import wanted
 from dragoman.transport.drafts import DETAILS, DraftReader
 from dragoman.transport.follow import follow
 from dragoman.transport.idempotency import request_key
+from dragoman.transport.media import MediaReader
 from dragoman.transport.messages import MessageReader
 from dragoman.transport.paging import TIME_KEY, Pager
 from dragoman.transport.principal import current_owner
@@ -123,17 +123,14 @@ class RunServicer(RunServiceServicer):
         catalog: Catalog,
         store: Store,
         view: MessageView,
-        inspector: MediaInspector,
+        media: MediaReader,
         heartbeat_interval: float,
-        max_media_bytes: int,
         currency: str,
     ) -> None:
         self._engine = engine
         self._store = store
         self._messages = MessageReader(store, view)
-        self._drafts = DraftReader(
-            catalog, store, inspector, max_media_bytes=max_media_bytes, currency=currency
-        )
+        self._drafts = DraftReader(catalog, store, media, currency=currency)
         self._continues = ContinueReader(store)
         self._heartbeat_interval = heartbeat_interval
 
@@ -227,6 +224,11 @@ class RunServicer(RunServiceServicer):
 
     async def _started(self, request: pb.RunRequest, owner: Owner, deadline: Deadline) -> ObservedRun:
         key = await request_key("run", request, owner)
+        if key and any(medium.HasField("uri") for medium in request.media):
+            # A URL is fetched once: what it gives the second time may be something else, or nothing.
+            found = await self._engine.find(owner, key)
+            if found is not None:
+                return found
 
         async def start() -> ObservedRun:
             return await self._engine.start(await self._drafts.read(request, owner, key, deadline))

@@ -20,13 +20,15 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 from dragoman.auth import Authenticator
 from dragoman.config import Settings
-from dragoman.engine.ports import Catalog, MediaInspector, MessageView, Store
+from dragoman.engine.ports import Catalog, MediaFetcher, MediaInspector, MessageView, Store
 from dragoman.transport.access import RULES
 from dragoman.transport.agents import AgentServicer
 from dragoman.transport.health import HealthServicer
 from dragoman.transport.interceptors import AccessInterceptor, SanitiseInterceptor, StreamDriverInterceptor
+from dragoman.transport.media import MediaReader
 from dragoman.transport.runs import RunEngine, RunServicer
 from dragoman.transport.sessions import SessionServicer
+from dragoman.transport.tls import TlsFiles, TlsReloader
 from dragoman.transport.usage import UsageServicer
 from dragoman.v1 import (
     agent_service_pb2,
@@ -79,12 +81,15 @@ class GrpcServer:
         view: MessageView,
         inspector: MediaInspector,
         currency: str,
+        fetcher: MediaFetcher | None = None,
         authenticator: Authenticator | None = None,
         share_port: bool = False,
     ) -> None:
-        """`currency`: the one in which costs are reported. `authenticator`: tells who calls; None: nobody is asked. `share_port`: other processes of this server listen on the
+        """`currency`: the one in which costs are reported. `fetcher`: of media by URL; None: there are none.
+        `authenticator`: tells who calls; None: nobody is asked. `share_port`: other processes of this server listen on the
         same port, and the system spreads connections over them."""
         self._settings = settings
+        self._tls = _tls(settings)
         self._outermost = SanitiseInterceptor()
         _check_rules()
         self._access = AccessInterceptor(authenticator or Authenticator(None), RULES)
@@ -100,9 +105,15 @@ class GrpcServer:
             catalog=catalog,
             store=store,
             view=view,
-            inspector=inspector,
+            media=MediaReader(
+                store,
+                inspector,
+                fetcher,
+                max_bytes=settings.max_media_bytes,
+                # What is named may weigh as much as what could be sent.
+                max_total_bytes=settings.max_receive_bytes,
+            ),
             heartbeat_interval=settings.heartbeat_interval,
-            max_media_bytes=settings.max_media_bytes,
             currency=currency,
         )
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._server)
@@ -117,7 +128,10 @@ class GrpcServer:
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         address = f"{host}:{self._settings.port}"
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._tls.credentials())
         except RuntimeError:
             raise CannotListen(address) from None
         await self._server.start()
@@ -149,6 +163,13 @@ class GrpcServer:
         await self._server.stop(grace)
         if not await self._outermost.all_done(UNWIND):
             logger.error("calls that were cancelled did not end", extra={"seconds": UNWIND})
+
+
+def _tls(settings: Settings) -> TlsReloader | None:
+    """Raises TlsUnusable."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return TlsReloader(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
 
 def _check_rules() -> None:
