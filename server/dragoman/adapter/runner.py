@@ -266,7 +266,14 @@ class AgnoRun:
         for one in restored.begun:
             run_id = one.member.run_id
             parent = sources.get(one.member.parent_run_id, self._ledger.root)
-            source = Source(run_id, UUID(run_id), parent, one.member.agent_name, is_member=True)
+            source = Source(
+                run_id,
+                UUID(run_id),
+                parent.run_id,
+                one.member.agent_name,
+                parent=parent,
+                is_member=True,
+            )
             sources[run_id] = source
             answers = partial(restored.answers_of, run_id, self._scope.tools)
             self._recorder.resumed.append(history.Resumed(source, answers))

@@ -167,16 +167,13 @@ def _check_order(ran: Ran) -> None:
     for number, message in enumerate(ran.shown):
         at[message.run_id].append(number)
     parents = {m.run_id: m.parent_run_id for m in ran.shown if m.parent_run_id}
-    for run_id, places in at.items():
-        within = range(places[0], places[-1] + 1)
-        for other, others in at.items():
-            if parents.get(other) == run_id:
-                assert others[0] in within
-                call = max(place for place in places if place < others[0])
-                assert ran.shown[call].tool_calls
-                assert all(others[-1] < place for place in places if place > call)
-            elif parents.get(run_id) != other and other in parents and run_id in parents:
-                assert not any(place in within for place in others)
+    for run_id, parent in parents.items():
+        mine, around = at[run_id], at[parent]
+        call = max(place for place in around if place < mine[0])
+        assert ran.shown[call].tool_calls
+        assert all(mine[-1] < place for place in around if place > call)
+        for sibling in (other for other in parents if parents[other] == parent and other != run_id):
+            assert mine[-1] < at[sibling][0] or at[sibling][-1] < mine[0]
 
 
 def _check_bill(ran: Ran, cast: Cast, scene: Scene) -> None:
