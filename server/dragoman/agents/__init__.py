@@ -1,10 +1,10 @@
 """What one imports to write an agent: see `docs/writing-agents.md`.
 
-    from dragoman.agents import BaseAgent, BaseTeam, Caller, Invalid, Limits, MediaKind, RunSetup
+    from dragoman.agents import BaseAgent, BaseTeam, Caller, Invalid, Limits, MediaKind, RunSetup, agno_db
 
 An agent is a class with a name, two Pydantic models for what callers may send, hooks that may refuse it, and
 `build_agent`, which makes an Agno agent; a team likewise, with `build_team`. A plain Agno `Agent` or `Team` is served as
-well, without any of this.
+well, without any of this. `agno_db()` is where agents keep memories and session state.
 """
 
 from dragoman.agents.base import (
@@ -16,6 +16,7 @@ from dragoman.agents.base import (
     NoInputs,
     RunSetup,
 )
+from dragoman.agents.database import agno_db
 from dragoman.engine.ports import MediaKind
 from dragoman.records import Limits
 
@@ -29,4 +30,5 @@ __all__ = [
     "MediaKind",
     "NoInputs",
     "RunSetup",
+    "agno_db",
 ]

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from dragoman.agents import Caller, Invalid, RunSetup
 from dragoman.agents.base import Served
+from dragoman.agents.database import AgnoDb, AgnoTables, owner_key
 from dragoman.catalog import inputs as reading
+from dragoman.catalog.databases import bind
 from dragoman.catalog.entry import Entry
 from dragoman.engine.ports import JsonObject, RunDraft, RunOrder
 from dragoman.errors import AgentFailed, AgentNotFound, DragomanError, InvalidInput, Violation
@@ -35,6 +37,16 @@ class Catalog:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._entries = {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
+        self._tables: AgnoTables | None = None
+
+    @property
+    def needs_database(self) -> bool:
+        """Whether an agent keeps something in agno_db(): then `use` is to be called before the first run."""
+        return any(entry.needs_database for entry in self._entries.values())
+
+    def use(self, tables: AgnoTables) -> None:
+        """Agents that keep something in agno_db() keep it in these tables."""
+        self._tables = tables
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -106,6 +118,8 @@ class Catalog:
             raise _failed(agent, error) from error
         if built.name is None:
             built.name = name
+        if self._tables is not None:
+            bind(built, AgnoDb.make(self._tables, owner_key(order.owner)))
         return built
 
     def _entry(self, name: str) -> Entry:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from dragoman.agents import BaseTeam, MediaKind
 from dragoman.agents.base import Served
+from dragoman.catalog.databases import check_database, needs_database
 from dragoman.catalog.describe import describe, input_schema, members
 from dragoman.catalog.plain import PlainAgent, PlainTeam
 from dragoman.catalog.problems import Location, Rejected, raised, source_of
@@ -34,6 +35,8 @@ class Entry:
     location: Location | None
     """Where its author wrote it."""
     proto: agent_service_pb2.Agent
+    needs_database: bool = False
+    """Whether it keeps something in agno_db()."""
 
     @property
     def name(self) -> str:
@@ -46,7 +49,7 @@ def check(agent: Served[Any, Any], origin: str, location: Location | None) -> En
     try:
         _check_settings(agent)
         built, model = _check_build(agent, location)
-        return Entry(agent, origin, location, describe(agent, built, model))
+        return Entry(agent, origin, location, describe(agent, built, model), needs_database(built))
     except Rejected as rejected:
         raise Rejected(rejected.message, rejected.location or location) from rejected.__cause__
 
@@ -107,6 +110,8 @@ def _check_build(agent: Served[Any, Any], location: Location | None) -> tuple[Ag
         raise Rejected(f"{kind.__name__.lower()} {agent.name} has no model")
     earlier, later = list(_tree(first, agent.name)), list(_tree(second, agent.name))
     _check_members(earlier)
+    for path, component in earlier:
+        check_database(component, path)
     if shared := {id(each) for _, each in later} & {id(each) for _, each in earlier}:
         path = next(path for path, each in earlier if id(each) in shared)
         raise Rejected(f"{what} must make its members anew at every call: {path} is the same object")

@@ -16,6 +16,7 @@ from dragoman.engine.ports import (
 from dragoman.engine.run import Past
 from dragoman.errors import InvalidInput, Violation
 from dragoman.records import Limits, Pause, Run, RunStatus, Session, TokenUsage, Totals, utcnow
+from dragoman.v1 import agent_service_pb2
 
 
 class Planner:
@@ -30,11 +31,13 @@ class Planner:
     def plan(self, draft: RunDraft, *, budget: bool = False) -> tuple[Run, Session]:
         """The run as it is to be, and its session, a new one where the draft has none.
 
-        Raises AgentNotFound; InvalidInput when the cost is to be limited, or a budget holds, and the model has no price.
+        Raises AgentNotFound; InvalidInput when the cost is to be limited, or a budget holds, and a model, the agent's or
+        a member's, has no price.
         """
         agent = self._catalog.agent(draft.agent_name)
-        if (budget or draft.limits.max_cost is not None) and not self._priced(agent.provider, agent.model):
-            unpriced = f"model {agent.model!r} has no known price"
+        limited = budget or draft.limits.max_cost is not None
+        if limited and (model := self._unpriced(agent)) is not None:
+            unpriced = f"model {model!r} has no known price"
             if draft.limits.max_cost is not None:
                 raise InvalidInput([Violation("limits.max_cost", f"cannot be kept: {unpriced}")])
             raise InvalidInput([Violation("agent_name", f"cannot be run under a budget: {unpriced}")])
@@ -66,8 +69,11 @@ class Planner:
         )
         return run, session
 
-    def _priced(self, provider: str, model: str) -> bool:
-        return self._pricer.price(provider, model, TokenUsage(input_tokens=1), utcnow()) is not None
+    def _unpriced(self, agent: agent_service_pb2.Agent) -> str | None:
+        """The first model without a price: the agent's own, or one of its members'; None when all have one."""
+        if self._pricer.price(agent.provider, agent.model, TokenUsage(input_tokens=1), utcnow()) is None:
+            return agent.model
+        return next((model for model in map(self._unpriced, agent.members) if model is not None), None)
 
 
 def first_order(draft: RunDraft, started: Started) -> RunOrder:

@@ -12,7 +12,7 @@
 Nobody else imports SQLAlchemy or Alembic.
 """
 
-from dragoman.storage.engines import is_private
+from dragoman.storage.engines import is_private, shared
 from dragoman.storage.migrate import (
     DatabaseUnusable,
     SchemaOutdated,
@@ -39,4 +39,5 @@ __all__ = [
     "migrate",
     "open_store",
     "schema_state",
+    "shared",
 ]

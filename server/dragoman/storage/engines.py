@@ -6,6 +6,7 @@ and then wants to write fails with BUSY whatever the time-out; one that says at 
 MySQL, MariaDB: one small pool, READ COMMITTED, and time-outs everywhere: without them a hung server hangs us for ever.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -124,8 +125,18 @@ def sqlite_readers(url: URL) -> Engine:
     return _sqlite(url, "dragoman_reading", ["query_only=ON"], pool, BUSY_TIMEOUT)
 
 
-def mysql(url: URL, connections: int) -> Engine:
-    """A pool of `connections` to MySQL or MariaDB."""
+def mysql(url: URL, connections: int, **settings: Any) -> Engine:
+    """A pool of `connections` to MySQL or MariaDB. `settings` of SQLAlchemy's win."""
+    standard: dict[str, Any] = {
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        # Every use of a connection is a transaction that ends by commit or rollback: no second rollback on return.
+        "pool_reset_on_return": None,
+        "isolation_level": "READ COMMITTED",
+        "hide_parameters": True,
+    }
     return sa.create_engine(
         _with_booleans(url),
         connect_args={
@@ -135,15 +146,22 @@ def mysql(url: URL, connections: int) -> Engine:
             "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT},"
             " sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'",
         },
-        pool_size=connections,
-        max_overflow=0,
-        pool_pre_ping=True,
-        pool_recycle=1800,
-        # Every use of a connection is a transaction that ends by commit or rollback: no second rollback on return.
-        pool_reset_on_return=None,
-        isolation_level="READ COMMITTED",
-        hide_parameters=True,
+        **standard | settings,
     )
+
+
+def shared(url: str, serialize: Callable[[Any], str], *, connections: int, sqlite_synchronous: str) -> Engine:
+    """Connections of its own for a library that brings its own tables. Raises ValueError as `parse`.
+
+    `serialize` makes the text of JSON columns. On SQLite it is one connection, whose transactions wait for the write lock
+    when they write; a database in memory is another one than the store's.
+    """
+    parsed = parse(url)
+    if not is_sqlite(parsed):
+        return mysql(parsed, connections, json_serializer=serialize, pool_reset_on_return="rollback")
+    pool: dict[str, Any] = {"poolclass": StaticPool} if is_memory(parsed) else {"pool_size": 1}
+    pragmas = ["foreign_keys=ON", f"synchronous={sqlite_synchronous}"]
+    return _sqlite(parsed, "dragoman_reading", pragmas, {"json_serializer": serialize, **pool}, BUSY_TIMEOUT)
 
 
 def for_migration(url: URL) -> Engine:

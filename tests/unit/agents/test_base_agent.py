@@ -175,5 +175,6 @@ def test_the_public_names() -> None:
         "MediaKind",
         "NoInputs",
         "RunSetup",
+        "agno_db",
     ]
     assert all(hasattr(dragoman.agents, name) for name in dragoman.agents.__all__)
