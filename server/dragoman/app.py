@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dragoman.config import Settings, silence_agno
@@ -26,6 +27,7 @@ from dragoman.errors import StorageUnavailable
 from dragoman.records import Limits
 
 if TYPE_CHECKING:
+    from dragoman.agents.database import AgnoTables
     from dragoman.engine import Engine
     from dragoman.engine.ports import BudgetRule
     from dragoman.transport import GrpcServer
@@ -116,6 +118,11 @@ async def running(
                 ) from error
             stack.push_async_callback(store.close)
             await store.open(migrate=migrate)
+            if catalog.needs_database:
+                tables = _agno_tables(settings)
+                stack.push_async_callback(tables.close)
+                await tables.open()
+                catalog.use(tables)
         runner = AgnoRunner(
             catalog,
             store,
@@ -200,6 +207,20 @@ def _access(settings: Settings) -> str:
     if settings.is_local:
         return "this machine only: callers prove nothing"
     return "INSECURE: callers prove nothing, and anybody who reaches this address may run the agents"
+
+
+def _agno_tables(settings: Settings) -> "AgnoTables":
+    """What agents that use agno_db() keep things in: tables of Agno's on the server's database."""
+    from dragoman.agents.database import AgnoTables
+    from dragoman.storage import shared
+
+    connect = partial(
+        shared,
+        settings.database_url,
+        connections=settings.database_connections,
+        sqlite_synchronous=settings.sqlite_synchronous,
+    )
+    return AgnoTables(connect, threads=settings.database_connections)
 
 
 def _limits(settings: Settings) -> Limits:
