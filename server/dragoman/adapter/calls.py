@@ -260,6 +260,10 @@ class Ledger:
             done.time_to_first_token.CopyFrom(wire.duration(call.time_to_first_token))
         return event_pb2.RunEvent(model_request_completed=done)
 
+    def resume(self, source: Source) -> None:
+        """A member goes on that had begun before the pause. Before those whom it has delegated to."""
+        self._sources[source.agno_id] = source
+
     def begin_after(self, metrics: RunMetrics | None, agno_run_id: str | None = None) -> None:
         """The run goes on after a pause: Agno's sums go on as well, and what they hold by now is in the store.
 

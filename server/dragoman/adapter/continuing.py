@@ -73,10 +73,17 @@ class Restored:
     """The tool calls that it was paused for, members' included."""
     begun: tuple[Begun, ...] = ()
     """The members whose runs have begun, in order."""
+    of_members: tuple[tuple[str, ToolExecution], ...] = ()
+    """Those of the tool calls that are members', with their runs."""
 
-    def unanswered(self, tools: Tools) -> bool:
-        """Whether Agno has yet to deal with one of them: it passes over a tool that the agent has lost."""
-        waiting = [*self._own(), *self._of_members()]
+    def unanswered(self, tools: Tools, run_id: str | None) -> bool:
+        """Whether Agno has yet to deal with one of a run's calls: it passes over a tool that the agent has lost.
+
+        The run itself has to wait for those of its members as well.
+        """
+        waiting = [tool for of, tool in self.of_members if run_id in (of, self.output.run_id)]
+        if run_id == self.output.run_id:
+            waiting += self._own()
         return any(tool.is_paused for tool in waiting if tool.tool_call_id not in tools.answers)
 
     def answers(self, tools: Tools) -> list[Message]:
@@ -85,8 +92,7 @@ class Restored:
 
     def answers_of(self, member_run_id: str, tools: Tools) -> list[Message]:
         """What has come of a member's calls."""
-        wanted = [r for r in self.output.requirements or () if r.member_run_id == member_run_id]
-        return _answers([r.tool_execution for r in wanted if r.tool_execution is not None], tools)
+        return _answers([tool for run_id, tool in self.of_members if run_id == member_run_id], tools)
 
     def outputs(self) -> Iterator[Output]:
         """Its own, and those of its members, theirs included."""
@@ -94,10 +100,6 @@ class Restored:
 
     def _own(self) -> list[ToolExecution]:
         return [tool for tool in self.output.tools or () if tool.tool_call_id in self.awaited]
-
-    def _of_members(self) -> list[ToolExecution]:
-        wanted = [r for r in self.output.requirements or () if r.member_run_id]
-        return [r.tool_execution for r in wanted if r.tool_execution is not None]
 
 
 def inform(messages: Sequence[Message], results: Sequence[str]) -> None:
@@ -159,13 +161,14 @@ def thaw(order: RunOrder, continuation: Continuation) -> Restored:
     except (ValueError, KeyError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise NotContinuable("what was kept of it cannot be read") from error
     awaited = {tool.tool_call_id for tool in output.tools or () if tool.is_paused}
-    awaited |= {
-        requirement.tool_execution.tool_call_id
+    of_members = tuple(
+        (requirement.member_run_id, requirement.tool_execution)
         for requirement in output.requirements or ()
-        if requirement.tool_execution is not None and not requirement.is_resolved()
-    }
+        if requirement.member_run_id and requirement.tool_execution and not requirement.is_resolved()
+    )
+    awaited.update(tool.tool_call_id for _, tool in of_members)
     _resolve(output, continuation.resolutions)
-    return Restored(first, output, frozenset(map(str, awaited)), begun)
+    return Restored(first, output, frozenset(map(str, awaited)), begun, of_members)
 
 
 def _frozen(output: Output, media: dict[str, dict[str, str]]) -> dict[str, Any]:

@@ -275,6 +275,7 @@ class AgnoRun:
                 is_member=True,
             )
             sources[run_id] = source
+            self._ledger.resume(source)
             answers = partial(restored.answers_of, run_id, self._scope.tools)
             self._recorder.resumed.append(history.Resumed(source, answers))
 
@@ -326,17 +327,17 @@ class AgnoRun:
         if isinstance(event, _COMPLETED) and event.parent_run_id:
             result = f"[{_name(event)}]: {event.content or 'Task completed'}"
             self._results.setdefault(event.parent_run_id, []).append(result)
-        elif isinstance(event, _REQUESTING) and (results := self._results.pop(event.run_id or "", None)):
+        elif isinstance(event, _REQUESTING):
+            if restored.unanswered(self._scope.tools, event.run_id):
+                raise continuing.NotContinuable("a tool call has no result")
+            results = self._results.pop(event.run_id or "", [])
             leader = next((one for one in restored.outputs() if one.run_id == event.run_id), None)
-            if leader is not None:
+            if leader is not None and results:
                 continuing.inform(leader.messages or (), results)
 
     def _note(self, event: Any) -> None:
         """Takes over what an event of the run's own agent says of its state."""
         match event:
-            case _ if isinstance(event, _REQUESTING):
-                if self._unanswered():
-                    raise continuing.NotContinuable("a tool call has no result")
             case _ if isinstance(event, _REQUESTED):
                 self._recorder.note(self._live())
             case _ if isinstance(event, _CANCELLED):
@@ -420,7 +421,7 @@ class AgnoRun:
             self._outcome.status, self._outcome.error = "failed", AgentFailed(self._order.agent_name)
 
     def _unanswered(self) -> bool:
-        return self._taken_up is not None and self._taken_up.unanswered(self._scope.tools)
+        return self._taken_up is not None and self._taken_up.unanswered(self._scope.tools, self._id)
 
     def _conversation(self) -> Sequence[Message]:
         if self._output is not None and self._output.messages and not self._cancelled:
