@@ -28,6 +28,7 @@ from dragoman.records import Limits
 
 if TYPE_CHECKING:
     from dragoman.agents.database import AgnoTables
+    from dragoman.auth import CertificateRule
     from dragoman.engine import Engine
     from dragoman.engine.ports import BudgetRule
     from dragoman.transport import GrpcServer
@@ -166,24 +167,25 @@ async def running(
             timeout=settings.media_timeout,
         )
         stack.push_async_callback(fetcher.close)
-        server = GrpcServer(
-            settings,
-            engine=engine,
-            catalog=catalog,
-            store=store,
-            view=AgnoMessageView(),
-            inspector=SniffingInspector(settings.max_media_bytes),
-            fetcher=fetcher,
-            currency=pricer.currency,
-            authenticator=Authenticator(ring),
-            share_port=share_port,
-        )
+        with _told_to_operators():
+            server = GrpcServer(
+                settings,
+                engine=engine,
+                catalog=catalog,
+                store=store,
+                view=AgnoMessageView(),
+                inspector=SniffingInspector(settings.max_media_bytes),
+                fetcher=fetcher,
+                currency=pricer.currency,
+                authenticator=Authenticator(ring, _certificates(settings)),
+                share_port=share_port,
+            )
         if ring is not None:
             ring.listen(lambda ids: server.end_calls([f"key/{each}" for each in ids]))
             with _told_to_operators():
                 await ring.open()
             stack.push_async_callback(ring.close)
-        elif not settings.is_local:
+        if not (settings.auth or settings.is_local):
             logger.warning(
                 "callers prove nothing, and anybody who reaches this address may run the agents",
                 extra={"host": settings.host},
@@ -201,9 +203,29 @@ async def running(
         yield Server(info, engine, server)
 
 
+def _certificates(settings: Settings) -> "list[CertificateRule]":
+    from dragoman.auth import CertificateRule, Principal, Scope
+
+    if "certificates" not in settings.auth:
+        return []
+    return [
+        CertificateRule(
+            grant.identity,
+            Principal(
+                name=grant.principal,
+                scopes=frozenset(map(Scope, grant.scopes)),
+                agents=grant.agents,
+                acts_for_users=grant.acts_for_users,
+            ),
+        )
+        for grant in settings.certificates
+    ]
+
+
 def _access(settings: Settings) -> str:
     if settings.auth:
-        return "callers need an API key"
+        needs = {"keys": "an API key", "certificates": "a certificate"}
+        return f"callers need {' or '.join(needs[each] for each in settings.auth)}"
     if settings.is_local:
         return "this machine only: callers prove nothing"
     return "INSECURE: callers prove nothing, and anybody who reaches this address may run the agents"
@@ -253,7 +275,7 @@ def _told_to_operators() -> Iterator[None]:
     from dragoman.catalog import CatalogError
     from dragoman.pricing import PriceFileError
     from dragoman.storage import DatabaseUnusable, SchemaOutdated
-    from dragoman.transport import CannotListen
+    from dragoman.transport import CannotListen, TlsUnusable
 
     try:
         yield
@@ -261,7 +283,7 @@ def _told_to_operators() -> Iterator[None]:
         raise StartError(f"{error}; run `dragoman migrate`, or start with --migrate") from error
     except StorageUnavailable as error:
         raise StartError("the database does not answer; see the log above for what it said") from error
-    except (CatalogError, PriceFileError, DatabaseUnusable, CannotListen) as error:
+    except (CatalogError, PriceFileError, DatabaseUnusable, CannotListen, TlsUnusable) as error:
         raise StartError(str(error)) from error
 
 

@@ -81,6 +81,23 @@ class BudgetSettings(BaseModel):
         return self
 
 
+class CertificateGrant(BaseModel):
+    """Who a client with a certificate is, and what it may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: Annotated[str, Field(min_length=1, max_length=512)]
+    """The certificate's name, or a pattern: a URI (`spiffe://mesh/ns/*/sa/billing`) or DNS name of its subjectAltName."""
+    principal: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+    """Who that is."""
+    scopes: tuple[Literal["read", "run", "admin"], ...] = ("run",)
+    """What it may do."""
+    agents: tuple[str, ...] = ("*",)
+    """Patterns of the agents that it may use."""
+    acts_for_users: bool = False
+    """Whether it may name the user for whom it acts."""
+
+
 class Settings(BaseSettings):
     """All settings of a server process. Frozen: what a process starts with, it ends with.
 
@@ -103,9 +120,18 @@ class Settings(BaseSettings):
     """Port to listen on; 0 for a free one, which is logged."""
 
     # Who may call
-    auth: Annotated[tuple[Literal["keys"], ...], NoDecode] = ()
-    """How callers prove who they are: `keys` (API keys, made by `dragoman keys create`). Empty: not at all; everybody is the
-    principal `local`, and the server listens on loopback only."""
+    auth: Annotated[tuple[Literal["keys", "certificates"], ...], NoDecode] = ()
+    """How callers prove who they are: `keys` (API keys, made by `dragoman keys create`), `certificates` (of TLS clients).
+    Any one will do; who brings several must be the same by all. Empty: not at all; everybody is the principal `local`, and
+    the server listens on loopback only."""
+    tls_cert: Path | None = None
+    """PEM file with the server's certificate and its chain; with `tls_key`, connections are TLS. Replaced files are noticed."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's key, unencrypted."""
+    tls_client_ca: Path | None = None
+    """PEM file with the authorities of clients: who brings no certificate of theirs gets no connection."""
+    certificates: tuple[CertificateGrant, ...] = ()
+    """For `auth = ["certificates"]`: which certificates are whose (see docs/access.md). The first that fits counts."""
     insecure: bool = False
     """Listen on any address although callers prove nothing. For networks in which something else keeps strangers out."""
 
@@ -248,6 +274,18 @@ class Settings(BaseSettings):
                 f"callers prove nothing, so {self.host} cannot be listened on: set auth (`keys`), "
                 "listen on loopback (127.0.0.1, ::1 or localhost), or say --insecure"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if "certificates" in self.auth and self.tls_client_ca is None:
+            raise ValueError("auth by certificates needs tls_client_ca")
+        if "certificates" in self.auth and not self.certificates:
+            raise ValueError("auth by certificates needs `certificates`, which say whose they are")
         return self
 
     @property

@@ -11,11 +11,12 @@ A principal is a service. It may act for users when its credentials say so; toge
 from dragoman.auth.authenticator import Authenticator, Credentials
 from dragoman.auth.keyring import KeyRing, KeySource
 from dragoman.auth.keys import NewKey, make_key
-from dragoman.auth.principals import LOCAL, Principal, Scope
+from dragoman.auth.principals import LOCAL, CertificateRule, Principal, Scope
 
 __all__ = [
     "LOCAL",
     "Authenticator",
+    "CertificateRule",
     "Credentials",
     "KeyRing",
     "KeySource",

@@ -2,12 +2,13 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from dragoman.auth import keys
 from dragoman.auth.keyring import KeyRing
-from dragoman.auth.principals import LOCAL, Principal, Scope
+from dragoman.auth.principals import LOCAL, CertificateRule, Principal, Scope
 from dragoman.errors import InvalidInput, PermissionDenied, Unauthenticated, Violation
 from dragoman.records import ApiKey, Owner
 
@@ -24,19 +25,59 @@ class Credentials:
 
     api_key: str = field(default="", repr=False)
     user: str = ""
+    identities: tuple[str, ...] = ()
+    """The names in the certificate of its connection, which TLS has verified."""
 
 
 class Authenticator:
-    """Tells who calls. `ring`: the API keys; None: nobody is asked, and everybody is the local principal."""
+    """Tells who calls. `ring`: the API keys; `certificates`: whose certificates are. Without either nobody is asked, and
+    everybody is the local principal."""
 
-    def __init__(self, ring: KeyRing | None) -> None:
+    def __init__(self, ring: KeyRing | None = None, certificates: Sequence[CertificateRule] = ()) -> None:
         self._ring = ring
+        self._certificates = certificates
+
+    @property
+    def knows_certificates(self) -> bool:
+        """Whether the certificate of a connection matters."""
+        return bool(self._certificates)
 
     async def authenticate(self, credentials: Credentials) -> tuple[Principal, Owner]:
         """The caller, and the owner of what it makes. Raises Unauthenticated, PermissionDenied, InvalidInput,
         StorageUnavailable."""
-        principal = LOCAL if self._ring is None else await self._by_key(self._ring, credentials.api_key)
+        principal = await self._principal(credentials)
         return principal, Owner(principal.name, _user(principal, credentials.user))
+
+    async def _principal(self, credentials: Credentials) -> Principal:
+        if self._ring is None and not self._certificates:
+            return LOCAL
+        by_key = by_certificate = None
+        if self._ring is not None and (credentials.api_key or not self._certificates):
+            by_key = await self._by_key(self._ring, credentials.api_key)
+        if self._certificates:
+            by_certificate = self._by_certificate(credentials.identities)
+        if by_key is None or by_certificate is None:
+            found = by_key or by_certificate
+            if found is None:
+                raise Unauthenticated("credentials are needed")
+            return found
+        if by_key.name != by_certificate.name:
+            logger.info(
+                "a call was refused",
+                extra={"why": "key and certificate are of two principals", "key": by_key.credential},
+            )
+            raise Unauthenticated
+        # What the key may do: it is the narrower proof, made for this purpose.
+        return by_key
+
+    def _by_certificate(self, identities: tuple[str, ...]) -> Principal | None:
+        for rule in self._certificates:
+            if rule.fits(identities):
+                return rule.principal
+        if self._ring is None:
+            logger.info("a call was refused", extra={"why": "nobody's certificate", "identities": identities})
+            raise Unauthenticated("credentials are needed: the certificate is nobody's who is known here")
+        return None
 
     async def _by_key(self, ring: KeyRing, text: str) -> Principal:
         if not text:

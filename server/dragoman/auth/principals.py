@@ -1,5 +1,6 @@
 """Principals and what they may do."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -39,6 +40,19 @@ class Principal:
     def may_use(self, agent_name: str) -> bool:
         """Whether the agent is among those that it may use."""
         return any(fnmatchcase(agent_name, pattern) for pattern in self.agents)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRule:
+    """Whose certificates of an identity are. `principal.credential` is empty."""
+
+    identity: str
+    """A pattern."""
+    principal: Principal
+
+    def fits(self, identities: Iterable[str]) -> bool:
+        """Whether one of the names in a certificate is meant."""
+        return any(fnmatchcase(identity, self.identity) for identity in identities)
 
 
 LOCAL = Principal("local", frozenset(Scope), acts_for_users=True)

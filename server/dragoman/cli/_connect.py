@@ -38,4 +38,6 @@ def connect(server: str) -> "Dragoman":
     from dragoman.config import client_credentials
 
     api_key, user = client_credentials()
-    return Dragoman(server, api_key=api_key, user=user, retry=RetryPolicy(start_patience=PATIENCE, call_patience=PATIENCE))
+    return Dragoman(
+        server, api_key=api_key, user=user, retry=RetryPolicy(start_patience=PATIENCE, call_patience=PATIENCE)
+    )

@@ -5,5 +5,6 @@ principal, stream driver) to one servicer per service.
 """
 
 from dragoman.transport.server import CannotListen, GrpcServer
+from dragoman.transport.tls import TlsUnusable
 
-__all__ = ["CannotListen", "GrpcServer"]
+__all__ = ["CannotListen", "GrpcServer", "TlsUnusable"]

@@ -165,7 +165,12 @@ async def test_a_key_that_is_taken_back_opens_nothing_and_its_holders_are_told(
     told: list[Collection[str]] = []
     heard = asyncio.Event()
     ring = KeyRing(source)
-    ring.listen(lambda ids: (told.append(set(ids)), heard.set()))
+
+    def listener(ids: Collection[str]) -> None:
+        told.append(set(ids))
+        heard.set()
+
+    ring.listen(listener)
     await ring.open()
     try:
         await who(ring, one.text)

@@ -16,6 +16,7 @@ What comes back are the messages of `dragoman.v1`. What goes wrong is a `Dragoma
 ends is its last event, never an exception, unless one asks for the text alone (`await run.text()`).
 """
 
+from dragoman.client._channel import Tls
 from dragoman.client._client import Dragoman
 from dragoman.client._errors import (
     DeadlineExceeded,
@@ -63,6 +64,7 @@ __all__ = [
     "RunStream",
     "SessionConflict",
     "StreamLost",
+    "Tls",
     "Unavailable",
     "UsageDimension",
     "Violation",

@@ -6,8 +6,11 @@ load balancer, to another address of a name. Connections are therefore never sha
 """
 
 import json
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Final
+from os import PathLike
+from pathlib import Path
+from typing import Final, Self
 
 import grpc
 
@@ -27,8 +30,39 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds that an address has to take a connection."""
 
 
-def open_channel(target: str, turn: int = 0) -> grpc.aio.Channel:
-    """A plaintext channel to `target`. Needs a running event loop; connects at the first call.
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A connection by TLS. All are PEM.
+
+    `authorities`: whose certificate the server must have; None: one of those that the machine trusts. `certificate` (with its
+    chain) and `key`: by which this client proves who it is, where the server asks for it. `server_name`: the name that the
+    server's certificate must have, when it is not that of the target.
+    """
+
+    authorities: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    server_name: str = ""
+
+    @classmethod
+    def from_files(
+        cls,
+        authorities: str | PathLike[str] | None = None,
+        certificate: str | PathLike[str] | None = None,
+        key: str | PathLike[str] | None = None,
+        *,
+        server_name: str = "",
+    ) -> Self:
+        """From files. Raises OSError."""
+
+        def content(path: str | PathLike[str] | None) -> bytes | None:
+            return None if path is None else Path(path).read_bytes()
+
+        return cls(content(authorities), content(certificate), content(key), server_name)
+
+
+def open_channel(target: str, turn: int = 0, tls: Tls | None = None) -> grpc.aio.Channel:
+    """A channel to `target`, plaintext without `tls`. Needs a running event loop; connects at the first call.
 
     `turn` counts the channels of a client: with each, the list of addresses begins at the next.
     """
@@ -46,7 +80,12 @@ def open_channel(target: str, turn: int = 0) -> grpc.aio.Channel:
     ]
     if all(is_loopback(address) for address in addresses(target)):
         options.append(("grpc.enable_http_proxy", 0))  # a proxy's loopback is another machine's
-    return grpc.aio.insecure_channel(rotated(target, turn), options=options)
+    if tls is None:
+        return grpc.aio.insecure_channel(rotated(target, turn), options=options)
+    if tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    made = grpc.ssl_channel_credentials(tls.authorities, tls.key, tls.certificate)
+    return grpc.aio.secure_channel(rotated(target, turn), made, options=options)
 
 
 def service_config(target: str) -> str:

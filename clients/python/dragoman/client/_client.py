@@ -6,6 +6,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+from dragoman.client._channel import Tls
 from dragoman.client._link import Link, credentials
 from dragoman.client._pages import rows
 from dragoman.client._requests import (
@@ -49,7 +50,7 @@ class Dragoman:
     """A client of one server. Use it with `async with`, within one event loop, for many calls at the same time.
 
     `target` is `host:port`, or a list of servers on one database, `ipv4:host:port,host:port`, of which another is tried
-    when one fails. The channel is plaintext. `api_key`: by which this service proves who it is; `user`: the one for whom it
+    when one fails. Without `tls` the channel is plaintext. `api_key`: by which this service proves who it is; `user`: the one for whom it
     acts, where its key allows that. `timeout`: seconds for each call but runs (None: no limit); a run takes as
     long as it takes unless its own call says otherwise. `retry`: how patiently broken calls are made again and broken
     runs followed on (None: not at all).
@@ -63,11 +64,13 @@ class Dragoman:
         *,
         api_key: str = "",
         user: str = "",
+        tls: Tls | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy | None = DEFAULT_RETRY,
     ) -> None:
         self._target = target
         self._credentials = credentials(api_key, user)
+        self._tls = tls
         self._timeout = timeout
         self._retry = retry
         self._open: Link | None = None
@@ -75,7 +78,7 @@ class Dragoman:
     async def __aenter__(self) -> Self:
         if self._open is not None:
             raise RuntimeError("the client is open already")
-        self._open = Link(self._target, self._timeout, self._retry, self._credentials)
+        self._open = Link(self._target, self._timeout, self._retry, self._credentials, self._tls)
         return self
 
     async def __aexit__(

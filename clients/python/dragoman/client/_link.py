@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 
 import grpc
 
-from dragoman.client._channel import open_channel
+from dragoman.client._channel import Tls, open_channel
 from dragoman.client._errors import DragomanError, from_rpc
 from dragoman.client._retry import Attempts, RetryPolicy, is_break
 from dragoman.v1 import event_pb2
@@ -57,15 +57,17 @@ class Link:
         timeout: float | None,
         retry: RetryPolicy | None,
         metadata: Metadata = (),
+        tls: Tls | None = None,
     ) -> None:
         self._target = target
         self._timeout = timeout
         self._metadata = metadata
+        self._tls = tls
         self.retry = retry
         self._turn = 0
         self._retired: set[Stubs] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self.current = Stubs(open_channel(target))
+        self.current = Stubs(open_channel(target, 0, tls))
 
     async def call(
         self, method: "Unary[Request, Response]", request: Request, *, repeat: bool = True
@@ -119,7 +121,7 @@ class Link:
         if broken is not self.current or broken.retired:
             return
         self._turn += 1
-        self.current = Stubs(open_channel(self._target, self._turn))
+        self.current = Stubs(open_channel(self._target, self._turn, self._tls))
         broken.retired = True
         self._retired.add(broken)
         self._drop_when_idle(broken)

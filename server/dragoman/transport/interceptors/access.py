@@ -5,18 +5,26 @@ stream whose credentials are taken back, or run out, while it is open ends with 
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
-from dragoman.auth import Authenticator, Credentials
+from dragoman.auth import Authenticator, Credentials, Principal, Scope
 from dragoman.auth.authenticator import USER_HEADER
 from dragoman.errors import PermissionDenied, Unauthenticated
 from dragoman.transport import principal
 from dragoman.transport.access import Rules
 from dragoman.transport.context import Context
-from dragoman.transport.interceptors.handlers import Continuation, Handler, MaybeHandler, behaviour, rewrap
+from dragoman.transport.interceptors.handlers import (
+    Behaviour,
+    Continuation,
+    Handler,
+    MaybeHandler,
+    behaviour,
+    rewrap,
+)
 
 KEY_HEADER = "x-api-key"
 
@@ -44,15 +52,33 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         needed = self._rules[method]
         if needed is None:
             return handler
-        caller, owner = await self._authenticator.authenticate(
-            _credentials(handler_call_details.invocation_metadata or ())
-        )
+        credentials = _credentials(handler_call_details.invocation_metadata or ())
+        if self._authenticator.knows_certificates:
+            return self._admitted(handler, needed, credentials)
+        caller = await self._admit(needed, credentials)
+        if handler.response_streaming and caller.credential:
+            return rewrap(handler, self._watched(behaviour(handler), caller.credential))
+        return handler
+
+    async def _admit(self, needed: Scope, credentials: Credentials) -> Principal:
+        """Binds the caller. Raises what it is refused with."""
+        caller, owner = await self._authenticator.authenticate(credentials)
         if not caller.may(needed):
             raise PermissionDenied(f"scope {needed}")
         principal.bind(caller, owner)
-        if handler.response_streaming and caller.credential:
-            return self._watched(handler, caller.credential)
-        return handler
+        return caller
+
+    def _admitted(self, handler: Handler, needed: Scope, credentials: Credentials) -> Handler:
+        """gRPC tells of the certificate only when the call is served; who comes so far has proved to have one."""
+        serve = behaviour(handler)
+
+        async def admitted(request: Any, context: Context) -> Any:
+            caller = await self._admit(needed, replace(credentials, identities=_identities(context)))
+            if handler.response_streaming and caller.credential:
+                return await self._watched(serve, caller.credential)(request, context)
+            return await serve(request, context)
+
+        return rewrap(handler, admitted)
 
     def end(self, credentials: Collection[str]) -> None:
         """Ends the open streams of callers whose credentials count no more."""
@@ -60,9 +86,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             for task in self._open.get(credential, ()):
                 task.cancel(_TAKEN_BACK)
 
-    def _watched(self, handler: Handler, credential: str) -> Handler:
-        serve = behaviour(handler)
-
+    def _watched(self, serve: Behaviour, credential: str) -> Behaviour:
         async def watched(request: Any, context: Context) -> Any:
             task = asyncio.current_task()
             if task is None:
@@ -81,7 +105,13 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 if not mine:
                     self._open.pop(credential, None)
 
-        return rewrap(handler, watched)
+        return watched
+
+
+def _identities(context: Context) -> tuple[str, ...]:
+    """The names in the certificate of the connection: of its subjectAltName, URIs and DNS names alike."""
+    found: Mapping[str, Iterable[bytes]] = context.auth_context()
+    return tuple(name.decode("utf-8", "replace") for name in found.get("x509_subject_alternative_name", ()))
 
 
 def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> Credentials:

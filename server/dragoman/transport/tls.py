@@ -1,0 +1,110 @@
+"""TLS: the server's certificate, whom it lets prove itself by one, and how both are replaced while it serves.
+
+Before each handshake the files are looked at; when one has changed they are read again, and connections from then on see
+the new certificate, while those that are open go on. Files that do not fit together (a deployment is in the middle of
+writing them) are left alone, and logged once, until they do.
+"""
+
+import logging
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+logger = logging.getLogger(__name__)
+
+
+class TlsUnusable(Exception):
+    """The files of the certificate cannot be used. The text is a sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files: a certificate with its chain, its key, and the authorities of clients that must bring one."""
+
+    certificate: Path
+    key: Path
+    client_authorities: Path | None = None
+
+
+class TlsReloader:
+    """Makes server credentials that follow the files. Raises TlsUnusable when they cannot be used at first."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._lock = threading.Lock()  # handshakes ask in threads of gRPC
+        self._seen = self._stamp()
+        self._refused: object = None
+        self._initial = self._read()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """For `add_secure_port`. With `client_authorities`, who brings no certificate of theirs gets no connection."""
+        made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+            self._initial,
+            self._changed,
+            require_client_authentication=self._files.client_authorities is not None,
+        )
+        return made
+
+    def _changed(self) -> Any:
+        """The new configuration; None when nothing has changed. Raises nothing: the old one goes on then."""
+        with self._lock:
+            try:
+                stamp = self._stamp()
+                if stamp == self._seen:
+                    return None
+                configuration = self._read()
+            except TlsUnusable as error:
+                if self._refused != (refused := str(error)):
+                    logger.warning(
+                        "a new certificate cannot be used: the old one goes on", extra={"why": refused}
+                    )
+                    self._refused = refused
+                return None
+            self._seen, self._refused = stamp, None
+            logger.info("the certificate was replaced", extra={"file": str(self._files.certificate)})
+            return configuration
+
+    def _paths(self) -> list[Path]:
+        files = self._files
+        return [path for path in (files.certificate, files.key, files.client_authorities) if path is not None]
+
+    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """What changes when a file is written or replaced, by another file or by another link."""
+        try:
+            found = [path.stat() for path in self._paths()]
+        except OSError as error:
+            raise TlsUnusable(f"{error.filename}: {error.strerror}") from error
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+    def _read(self) -> Any:
+        files = self._files
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            # An encrypted key is refused rather than asked a password for, on a terminal that a server has not got.
+            context.load_cert_chain(files.certificate, files.key, password=b"")
+            key, chain = files.key.read_bytes(), files.certificate.read_bytes()
+            roots = files.client_authorities.read_bytes() if files.client_authorities is not None else None
+        except (OSError, ValueError) as error:  # an SSLError is one; it quotes no content
+            raise TlsUnusable(
+                f"{files.certificate} and {files.key} cannot be used: {_words(error)}"
+            ) from error
+        if roots is not None:
+            _check_authorities(context, files.client_authorities)
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=roots)
+
+
+def _check_authorities(context: ssl.SSLContext, file: Path | None) -> None:
+    try:
+        context.load_verify_locations(file)
+    except (OSError, ValueError) as error:
+        raise TlsUnusable(f"{file} cannot be used: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "no certificate and key that fit together").lower().replace("_", " ")
+    return error.strerror or "they cannot be read" if isinstance(error, OSError) else "they are no PEM"

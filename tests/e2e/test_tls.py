@@ -1,0 +1,166 @@
+"""TLS: nobody in between, callers known by their certificates, and both replaced while calls are made."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agno.agent import Agent
+from support.certificates import Authority, Pem
+
+from dragoman.app import StartError
+from dragoman.auth import make_key
+from dragoman.client import Dragoman, DragomanError, Tls
+from dragoman.records import utcnow
+from dragoman.storage import open_store
+from dragoman.testing.offline import OfflineModel
+from dragoman.testing.serving import Serving, serving
+
+BILLING = "spiffe://mesh.example/ns/shop/sa/billing"
+GRANTS = (
+    {"identity": "spiffe://mesh.example/ns/*/sa/billing", "principal": "billing"},
+    {"identity": "reader.mesh.example", "principal": "reader", "scopes": ("read",)},
+)
+AGENT = Agent(name="desk", model=OfflineModel(delay=0))
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def files(authority: Authority, tmp_path: Path) -> dict[str, Path]:
+    """Settings of a server with a certificate, which asks clients for theirs."""
+    certificate, key = authority.server().write(tmp_path, "server")
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.certificate)
+    return {"tls_cert": certificate, "tls_key": key, "tls_client_ca": ca}
+
+
+def client(server: Serving, authority: Authority, mine: Pem | None = None, **options: Any) -> Dragoman:
+    given = (mine.certificate, mine.key) if mine else (None, None)
+    return Dragoman(server.address, tls=Tls(authority.certificate, *given), **{"retry": None, **options})
+
+
+async def reason(call: Any) -> str:
+    """OK, or why not."""
+    try:
+        await call
+    except DragomanError as error:
+        return error.reason or error.code.name
+    return "OK"
+
+
+async def test_the_server_proves_who_it_is(authority: Authority, files: dict[str, Path]) -> None:
+    del files["tls_client_ca"]
+    async with serving(AGENT, **files) as server:
+        async with client(server, authority) as known:
+            assert await known.run("desk", "Hello.").text()
+        async with client(server, Authority(), timeout=30) as stranger:
+            assert await reason(stranger.list_agents()) == "UNAVAILABLE"
+        async with Dragoman(server.address, timeout=30, retry=None) as plain:
+            assert await reason(plain.list_agents()) == "UNAVAILABLE"
+
+
+async def test_callers_are_known_by_their_certificates(authority: Authority, files: dict[str, Path]) -> None:
+    async with serving(AGENT, **files, auth=("certificates",), certificates=GRANTS) as server:
+        async with client(server, authority, authority.client(BILLING)) as billing:
+            session = await billing.create_session("desk")
+            assert await billing.run("desk", "Hello.", session=session.id).text()
+        async with client(server, authority, authority.client("x.example", "reader.mesh.example")) as reader:
+            assert await reason(reader.get_session(session.id)) == "SESSION_NOT_FOUND"
+            assert await reason(reader.create_session("desk")) == "PERMISSION_DENIED"
+        for nobody in ("spiffe://mesh.example/ns/shop/sa/other", "mesh.example", "10.0.0.1"):
+            async with client(server, authority, authority.client(nobody)) as stranger:
+                assert await reason(stranger.list_agents()) == "UNAUTHENTICATED"
+        for other in (None, Authority().client(BILLING)):  # none, or one that somebody else signed
+            async with client(server, authority, other, timeout=30) as stranger:
+                assert await reason(stranger.list_agents()) == "UNAVAILABLE"
+
+
+async def test_key_and_certificate_must_agree(
+    authority: Authority, files: dict[str, Path], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'keys.db'}"
+    store = open_store(url)
+    await store.open()
+    keys = {name: make_key(name, now=utcnow()) for name in ("billing", "web")}
+    for new in keys.values():
+        await store.keys.create(new.key)
+    await store.close()
+    settings: dict[str, Any] = {**files, "auth": ("keys", "certificates"), "certificates": GRANTS}
+    async with serving(AGENT, **settings, database_url=url) as server:
+        for name, key, told in (
+            (BILLING, "", "OK"),
+            (BILLING, "billing", "OK"),
+            (BILLING, "web", "UNAUTHENTICATED"),
+            ("proxy.mesh.example", "web", "OK"),  # nobody's certificate: the key counts alone
+            ("proxy.mesh.example", "", "UNAUTHENTICATED"),
+        ):
+            text = keys[key].text if key else ""
+            async with client(server, authority, authority.client(name), api_key=text) as caller:
+                assert await reason(caller.list_agents()) == told, (name, key)
+
+
+async def test_certificates_are_replaced_while_calls_are_made(
+    authority: Authority, files: dict[str, Path]
+) -> None:
+    """No call fails, whether its connection is old or new; a pair of which half is written changes nothing."""
+    mine, new = authority.client(BILLING), Authority()
+    stop = asyncio.Event()
+    calls = 0
+
+    async def call(server: Serving) -> None:
+        nonlocal calls
+        both = Tls(authority.certificate + new.certificate, mine.certificate, mine.key)
+        while not stop.is_set():
+            async with Dragoman(server.address, tls=both, retry=None) as one:
+                for _ in range(3):
+                    await one.list_agents()
+                    calls += 1
+
+    async def more(callers: list[asyncio.Task[None]], number: int) -> None:
+        enough = calls + number
+        while calls < enough and not any(each.done() for each in callers):
+            await asyncio.sleep(0.005)
+
+    def replace(path: Path, content: bytes) -> None:
+        part = path.with_suffix(".part")
+        part.write_bytes(content)
+        os.replace(part, path)
+
+    async with serving(AGENT, **files, auth=("certificates",), certificates=GRANTS) as server:
+        callers = [asyncio.create_task(call(server)) for _ in range(4)]
+        for issuer in (authority, new, authority, new):
+            pem = issuer.server()
+            replace(files["tls_cert"], pem.certificate)
+            await more(callers, 20)
+            replace(files["tls_key"], pem.key)
+            await more(callers, 40)
+        # The last one is of the new authority: who trusts that one alone is served, too.
+        async with client(server, new, mine) as one:
+            assert await one.list_agents()
+        stop.set()
+        await asyncio.gather(*callers)
+
+
+@pytest.mark.parametrize("broken", ["another key", "no file", "no PEM", "no authority"])
+async def test_what_cannot_be_used_is_told_at_the_start(
+    authority: Authority, files: dict[str, Path], broken: str
+) -> None:
+    match broken:
+        case "another key":
+            files["tls_key"].write_bytes(authority.server().key)
+        case "no file":
+            files["tls_cert"].unlink()
+        case "no PEM":
+            files["tls_cert"].write_text("secret nonsense")
+        case _:
+            files["tls_client_ca"].write_text("secret nonsense")
+    with pytest.raises(StartError) as refused:
+        async with serving(AGENT, **files):
+            pass
+    assert str(files["tls_cert"]) in str(refused.value) or str(files["tls_client_ca"]) in str(refused.value)
+    assert "nonsense" not in str(refused.value)
