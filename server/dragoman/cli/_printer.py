@@ -1,4 +1,8 @@
-"""A run on the terminal, as it happens: text as it comes, reasoning dimmed, tools with what they got and gave."""
+"""A run on the terminal, as it happens: text as it comes, reasoning dimmed, tools with what they got and gave.
+
+Members of a team are introduced when they say something. While several of them work at the same time, each one's text is
+held back until it has said it all or does something else: otherwise their words would be shuffled.
+"""
 
 import json
 
@@ -33,11 +37,33 @@ class EventPrinter:
         self._console = console
         self._inline = ""
         """The style of the text that is being written; empty at the start of a line."""
+        self._own = ""
+        """The run's own agent or team; empty when its beginning was not seen."""
         self._speaker = ""
+        """Who was introduced last."""
+        self._turn = ""
+        """Whose event is shown."""
+        self._held: dict[str, str] = {}
+        """Of each member's run that goes on: its text that is held back."""
 
     def show(self, event: event_pb2.RunEvent) -> None:
         """Shows one event."""
-        self._introduce(event.member.agent_name if event.HasField("member") else "")
+        run = event.member.run_id
+        self._turn = event.member.agent_name or self._own
+        match kind(event):
+            case "run_started":
+                self._own = self._speaker = event.run_started.agent_name
+            case "member_run_started" | "member_run_continued":
+                self._held[run] = ""
+            case "content_delta" if run in self._held and len(self._held) > 1:
+                self._held[run] += event.content_delta.text
+            case _:
+                self._write(self._held.get(run, ""), "default")
+                if run in self._held:
+                    self._held[run] = ""
+                self._show(event)
+
+    def _show(self, event: event_pb2.RunEvent) -> None:
         match kind(event):
             case "content_delta":
                 self._write(event.content_delta.text, "default")
@@ -65,7 +91,10 @@ class EventPrinter:
             case "media_output":
                 media = event.media_output.media
                 self._line(f"  [{clean(media.mime_type)}, {media.size_bytes:,} bytes]", "magenta")
+            case "member_run_completed" | "member_run_cancelled" | "member_run_paused":
+                self._held.pop(event.member.run_id, None)
             case "member_run_failed":
+                self._held.pop(event.member.run_id, None)
                 self._line(f"  ✗ {shorten(str(from_status(event.member_run_failed.error)))}", "red")
             case "run_completed":
                 self._sum(event.run_completed)
@@ -90,21 +119,26 @@ class EventPrinter:
             self._console.print()
             self._inline = ""
 
-    def _introduce(self, speaker: str) -> None:
-        if speaker != self._speaker:
-            self._speaker = speaker
-            self._line(f"[{clean(speaker)}]" if speaker else "", "bold blue")
+    def _introduce(self) -> None:
+        """Says whose turn it is, when it was another's before."""
+        if self._turn != self._speaker:
+            self._speaker = self._turn
+            self.finish()
+            if self._turn:
+                self._console.print(f"[{clean(self._turn)}]", style="bold blue")
 
     def _write(self, text: str, style: str) -> None:
-        if self._inline != style:
-            self.finish()
         if text:
+            self._introduce()
+            if self._inline != style:
+                self.finish()
             self._console.print(clean(text), style=style, end="", soft_wrap=True)
             self._inline = style
 
     def _line(self, text: str, style: str) -> None:
-        self.finish()
         if text:
+            self._introduce()
+            self.finish()
             self._console.print(text, style=style, soft_wrap=True)
 
     def _sum(

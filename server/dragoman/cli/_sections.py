@@ -5,44 +5,23 @@ that must be in them.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
-from rich.console import Console
-
-from dragoman.cli._checks import Checks
 from dragoman.cli._console import amount_text, money, shorten, table
 from dragoman.cli._messages import role_name, show_message
-from dragoman.cli._printer import EventPrinter
-from dragoman.cli._report import Failure
+from dragoman.cli._stage import Stage, follow
 from dragoman.cli.agents import kind_name, media_name
 from dragoman.cli.usage import usage_table
-from dragoman.client import Dragoman, EventKind, InvalidInput, RunStream, image, kind
-from dragoman.v1 import event_pb2, run_service_pb2
+from dragoman.client import InvalidInput, image, kind
+from dragoman.v1 import run_service_pb2
 
 PICTURE = Path("examples/data/ozymandias.png")
 WORD = "Ozymandias"
 
 FIRST_MESSAGE = "Hello! My favourite planet is Neptune. Please greet me."
 REMEMBERED = "Neptune"
-
-
-@dataclass(slots=True)
-class Stage:
-    """What the sections share: the client, where to show, what is checked, and what earlier sections left."""
-
-    client: Dragoman
-    console: Console
-    checks: Checks
-    session_id: str = ""
-    message_ids: list[str] = field(default_factory=list)
-    """Of the messages that runs in the session said they added, in order."""
-
-    def say(self, text: str) -> None:
-        """What the caller does next."""
-        self.console.print(f"> {text}", style="bold blue", soft_wrap=True)
 
 
 Section: TypeAlias = Callable[[Stage], Awaitable[None]]
@@ -95,7 +74,7 @@ async def session(stage: Stage) -> None:
 
 async def streaming(stage: Stage) -> None:
     """Run: text as it is written, and one event that ends the run."""
-    followed = await _follow(
+    followed = await follow(
         stage,
         stage.client.run(
             "example",
@@ -108,7 +87,7 @@ async def streaming(stage: Stage) -> None:
     )
     deltas = [event.content_delta.text for event in followed.of("content_delta")]
     kinds = [kind(event) for event in followed.events]
-    numbers = [event.sequence for event in followed.events if kind(event) != "heartbeat"]
+    numbers = [event.sequence for event in followed.events]
     check = stage.checks.that
     check("the run begins with run_started", kinds[0] == "run_started", followed.run_id)
     check("text comes in several deltas", len(deltas) > 1, f"{len(deltas)} deltas")
@@ -127,7 +106,7 @@ async def streaming(stage: Stage) -> None:
 async def tool(stage: Stage) -> None:
     """A tool: what it was given and what it gave."""
     message = "Calculate (2 + 3) * 4 with your tool."
-    followed = await _follow(stage, stage.client.run("toolbox", message), message)
+    followed = await follow(stage, stage.client.run("toolbox", message), message)
     started = [event.tool_call_started.tool_call for event in followed.of("tool_call_started")]
     completed = [event.tool_call_completed for event in followed.of("tool_call_completed")]
     check = stage.checks.that
@@ -145,7 +124,7 @@ async def tools(stage: Stage) -> None:
     message = (
         'What is the weather in Paris and in Rome? Also read the sensor "boiler", even though it may fail.'
     )
-    followed = await _follow(stage, stage.client.run("toolbox", message), message)
+    followed = await follow(stage, stage.client.run("toolbox", message), message)
     started = [event.tool_call_started.tool_call.id for event in followed.of("tool_call_started")]
     completed = [event.tool_call_completed.tool_call_id for event in followed.of("tool_call_completed")]
     failed = [event.tool_call_failed for event in followed.of("tool_call_failed")]
@@ -163,7 +142,7 @@ async def picture(stage: Stage) -> None:
     message = "Which word stands in this picture?"
     sent = image(PICTURE)
     stage.console.print(f"[{PICTURE}, {len(sent.data)} bytes]", style="magenta")
-    followed = await _follow(stage, stage.client.run("vision", message, media=[sent]), message)
+    followed = await follow(stage, stage.client.run("vision", message, media=[sent]), message)
     content = followed.result.content
     stage.checks.that(
         f"the answer has the word {WORD}", WORD.casefold() in content.casefold(), shorten(content)
@@ -197,7 +176,7 @@ async def execute(stage: Stage) -> None:
 async def history(stage: Stage) -> None:
     """A second turn that refers to the first, and the conversation read back."""
     message = "What did I say first? Quote it word for word."
-    followed = await _follow(stage, stage.client.run("example", message, session=stage.session_id), message)
+    followed = await follow(stage, stage.client.run("example", message, session=stage.session_id), message)
     stage.message_ids += followed.result.message_ids
     content = followed.result.content
     check = stage.checks.that
@@ -245,35 +224,6 @@ async def usage(stage: Stage) -> None:
     check("the ledger's cost is the runs', to the last digit", spent == booked, f"{currency} {booked}")
     dollars = sum((Decimal(group.cost.exact_usd) for group in groups), Decimal(0))
     stage.console.print(f"{amount_text(booked, currency)} is {amount_text(dollars, 'USD')}", style="dim")
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A run that was followed to its end and completed."""
-
-    events: Sequence[event_pb2.RunEvent]
-    result: event_pb2.RunCompleted
-    run_id: str
-    session_id: str
-
-    def of(self, wanted: EventKind) -> list[event_pb2.RunEvent]:
-        """The events of one kind, in order."""
-        return [event for event in self.events if kind(event) == wanted]
-
-
-async def _follow(stage: Stage, stream: RunStream, message: str) -> Followed:
-    """Shows a run as it happens. Raises Failure when it does not complete."""
-    stage.say(message)
-    events: list[event_pb2.RunEvent] = []
-    printer = EventPrinter(stage.console)
-    async with stream:
-        async for event in stream:
-            events.append(event)
-            printer.show(event)
-    printer.finish()
-    if not isinstance(stream.result, event_pb2.RunCompleted):
-        raise Failure(f"run {stream.run_id} did not complete")
-    return Followed(events, stream.result, stream.run_id, stream.session_id)
 
 
 SECTIONS: Sequence[tuple[str, Section]] = (

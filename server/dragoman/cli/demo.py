@@ -88,7 +88,7 @@ async def play(server: str, sections: "Sequence[tuple[str, Section]]") -> bool:
 
     Returns whether all checks hold.
     """
-    from dragoman.cli._sections import Stage
+    from dragoman.cli._stage import Stage
 
     console, checks = stdout(), Checks()
     async with connect(server) as client:

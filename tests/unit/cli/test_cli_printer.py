@@ -97,5 +97,24 @@ def test_a_member_is_introduced_when_it_speaks() -> None:
     assert shown(delta("a"), delta("b", MEMBER), delta("c", MEMBER), delta("d")) == "a\n[critic]\nbc\nd\n"
 
 
+def test_the_leader_is_introduced_when_it_speaks_again() -> None:
+    begun = Event(run_started=event_pb2.RunStarted(agent_name="desk"))
+    assert shown(begun, delta("a"), delta("b", MEMBER), delta("c")) == "a\n[critic]\nb\n[desk]\nc\n"
+
+
+def test_words_of_members_who_work_at_the_same_time_are_not_shuffled() -> None:
+    other = event_pb2.Member(agent_name="poet", run_id="p", parent_run_id="r")
+    begins = [Event(member_run_started=event_pb2.MemberRunStarted(), member=each) for each in (MEMBER, other)]
+    ends = [
+        Event(member_run_completed=event_pb2.MemberRunCompleted(), member=each) for each in (other, MEMBER)
+    ]
+    said = [delta("a ", MEMBER), delta("x ", other), delta("b", MEMBER), delta("y", other)]
+    assert shown(*begins, *said, *ends) == "[poet]\nx y\n[critic]\na b\n"
+    assert (
+        shown(begins[0], delta("a", MEMBER), ends[1], begins[1], delta("x", other))
+        == "[critic]\na\n[poet]\nx\n"
+    )
+
+
 def test_text_of_a_model_is_not_markup() -> None:
     assert shown(delta("[red]x[/red] :smile: \x1b[2J")) == "[red]x[/red] :smile: \\x1b[2J\n"

@@ -20,7 +20,9 @@ from dragoman.records import Owner, Session, utcnow
 from dragoman.testing.picture import read_word
 from examples import models
 from examples.agents import agents
+from examples.desk import order_status
 from examples.pictures import OZYMANDIAS, WORD, make
+from examples.teams import count_letters, population
 from examples.toolbox import WEATHER, UnitTools, calculate, weather
 
 OWNER = Owner("local")
@@ -55,11 +57,19 @@ async def _run(catalog: Catalog, name: str, message: str, *, owner: Owner = OWNE
 
 
 def test_all_examples_are_served_around_one_model(catalog: Catalog) -> None:
-    assert [entry.name for entry in catalog.entries] == ["example", "toolbox", "vision"]
-    assert len(agents) == 3
+    names = ["desk", "example", "gallery", "research", "toolbox", "vision"]
+    assert [entry.name for entry in catalog.entries] == names
+    assert len(agents) == len(names)
     assert all(entry.proto.description for entry in catalog.entries)
     assert {id(entry.agent.build().model) for entry in catalog.entries} == {id(models.model())}
-    assert [catalog.history_runs(entry.name) for entry in catalog.entries] == [5, 20, 20]
+    assert [catalog.history_runs(entry.name) for entry in catalog.entries] == [
+        20,
+        5,
+        20,
+        20,
+        20,
+        20,
+    ]
 
 
 @pytest.mark.parametrize(("key", "provider"), [(True, "Anthropic"), (False, "offline")])
@@ -183,6 +193,38 @@ async def test_the_other_tools() -> None:
     assert await weather("Atlantis") == "the weather in Atlantis is not known"
     assert UnitTools().kilometres_to_miles(1.609344) == "1 miles"
     assert UnitTools().celsius_to_fahrenheit(100) == "212 degrees Fahrenheit"
+
+
+async def test_the_tools_of_desk_and_teams() -> None:
+    assert order_status("A-17") == "paid, and not sent yet"
+    assert order_status("Z") == "there is no order Z"
+    assert population("Cape Town") == "4.8 million"
+    assert population("Atlantis") == "the population of Atlantis is not known"
+    assert count_letters("Ozymandias") == "10 letters"
+
+
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        ("How does order A-17 stand? Tell me the status.", []),
+        ('Refund 120 rands for the order "A-17".', ["refund"]),
+        ('Change the address of the order "A-17".', ["change_address"]),
+        ('Print the label of the order "A-17".', ["print_label"]),
+    ],
+    ids=["nothing", "a-yes", "values", "a-result"],
+)
+async def test_desk_asks_before_it_acts(catalog: Catalog, message: str, asked: list[str]) -> None:
+    output = await _run(catalog, "desk", message)
+    waiting = [need.tool_execution.tool_name for need in output.requirements or [] if need.tool_execution]
+    assert waiting == asked
+    assert output.is_paused == bool(asked)
+
+
+async def test_gallery_wants_a_picture_at_first(catalog: Catalog) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await catalog.accept_run(RunDraft(OWNER, "gallery", None, "hi"))
+    assert [violation.field for violation in caught.value.violations] == ["media"]
+    assert await catalog.accept_run(RunDraft(OWNER, "gallery", None, "hi", (PICTURE,))) == {}
 
 
 async def test_vision_reads_the_word(catalog: Catalog) -> None:
