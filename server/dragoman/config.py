@@ -32,7 +32,9 @@ CONFIG_VARIABLE = "DRAGOMAN_CONFIG"
 SERVER_VARIABLE = "DRAGOMAN_SERVER"
 API_KEY_VARIABLE = "DRAGOMAN_API_KEY"
 USER_VARIABLE = "DRAGOMAN_USER"
+CLIENT_TLS_VARIABLES = ("DRAGOMAN_SERVER_CA", "DRAGOMAN_CLIENT_CERT", "DRAGOMAN_CLIENT_KEY")
 """Read by the commands that are clients of a server; no settings of a server."""
+_NO_SETTINGS = (CONFIG_VARIABLE, SERVER_VARIABLE, API_KEY_VARIABLE, USER_VARIABLE, *CLIENT_TLS_VARIABLES)
 DEFAULT_CONFIG = Path("dragoman.toml")
 DEFAULT_PORT = 50051
 
@@ -339,10 +341,7 @@ def _is_loopback(host: str) -> bool:
 
 def _refuse_unknown_variables(settings_cls: type[BaseSettings]) -> None:
     known = {name.upper() for name in settings_cls.model_fields}
-    known |= {
-        name.removeprefix(PREFIX)
-        for name in (CONFIG_VARIABLE, SERVER_VARIABLE, API_KEY_VARIABLE, USER_VARIABLE)
-    }
+    known |= {name.removeprefix(PREFIX) for name in _NO_SETTINGS}
     problems = []
     for variable in sorted(os.environ):
         # As when they are read, capitals make no difference.
@@ -396,6 +395,12 @@ def has_model_key() -> bool:
 def client_credentials() -> tuple[str, str]:
     """The API key, and the user for whom to act, of commands that are clients; empty when there is none."""
     return os.environ.get(API_KEY_VARIABLE, ""), os.environ.get(USER_VARIABLE, "")
+
+
+def client_tls() -> tuple[str | None, str | None, str | None]:
+    """Files by which commands that are clients connect: authorities, certificate, key; all None for plaintext."""
+    authorities, certificate, key = (os.environ.get(name) or None for name in CLIENT_TLS_VARIABLES)
+    return authorities, certificate, key
 
 
 def silence_agno() -> None:
