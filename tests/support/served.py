@@ -14,7 +14,7 @@ from support.fake_ports import FakeCatalog, FakeEngine, FakeInspector, FakeStore
 
 from dragoman.auth import Authenticator, Scope
 from dragoman.config import Settings
-from dragoman.engine.ports import Store
+from dragoman.engine.ports import MediaFetcher, Store
 from dragoman.transport import GrpcServer
 from dragoman.transport.interceptors import AccessInterceptor, SanitiseInterceptor, StreamDriverInterceptor
 from dragoman.v1 import (
@@ -45,7 +45,11 @@ class Served:
 
 @asynccontextmanager
 async def serve(
-    *, share_port: bool = False, authenticator: Authenticator | None = None, **settings: Any
+    *,
+    share_port: bool = False,
+    authenticator: Authenticator | None = None,
+    fetcher: MediaFetcher | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
     """Starts a server with these settings and stops it."""
     catalog, store = FakeCatalog(), FakeStore()
@@ -58,6 +62,7 @@ async def serve(
         view=FakeView(),
         inspector=FakeInspector(),
         currency="ZAR",
+        fetcher=fetcher,
         authenticator=authenticator,
         share_port=share_port,
     )
