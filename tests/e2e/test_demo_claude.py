@@ -18,6 +18,18 @@ def claude(request: Recorded) -> Turn:
     said = last if isinstance(last, str) else str([block for block in last if block["type"] != "image"])
     if "tool_result" in said:
         return Turn([Text("These are the results of the tools that I called.")])
+    if "delegate_task_to_member" in {tool["name"] for tool in request.json.get("tools", ())}:
+        tasks = {"researcher": "What is the weather in Rome?", "calculator": "Calculate 12 * 12."}
+        return Turn([
+            ToolUse(f"toolu_{member}", "delegate_task_to_member", {"member_id": member, "task": task})
+            for member, task in tasks.items()
+        ])  # fmt: skip
+    if said.endswith("weather in Rome?"):
+        return Turn([ToolUse("toolu_4", "weather", {"city": "Rome"})])
+    if said.endswith("Calculate 12 * 12."):
+        return Turn([ToolUse("toolu_5", "calculate", {"expression": "12 * 12"})])
+    if "Refund" in said:
+        return Turn([ToolUse("toolu_6", "refund", {"order": "A-17", "rands": 120})])
     if "Calculate" in said:
         return Turn([ToolUse("toolu_1", "calculate", {"expression": "(2 + 3) * 4"})])
     if "weather" in said:

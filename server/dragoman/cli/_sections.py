@@ -9,16 +9,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
+from dragoman.cli._ask import call_text
 from dragoman.cli._console import amount_text, money, shorten, table
 from dragoman.cli._messages import role_name, show_message
 from dragoman.cli._stage import Stage, follow
 from dragoman.cli.agents import kind_name, media_name
 from dragoman.cli.usage import usage_table
-from dragoman.client import InvalidInput, image, kind
-from dragoman.v1 import run_service_pb2
+from dragoman.client import InvalidInput, confirm, image, kind
+from dragoman.v1 import event_pb2, run_service_pb2
 
 PICTURE = Path("examples/data/ozymandias.png")
 WORD = "Ozymandias"
+
+EXAMPLES = frozenset({"desk", "example", "gallery", "research", "toolbox", "vision"})
 
 FIRST_MESSAGE = "Hello! My favourite planet is Neptune. Please greet me."
 REMEMBERED = "Neptune"
@@ -43,8 +46,10 @@ async def agents(stage: Stage) -> None:
     stage.console.print(shown)
     names = {agent.name for agent in found}
     stage.checks.that(
-        "the three example agents are served", {"example", "toolbox", "vision"} <= names, sorted(names)
+        "the examples are served, agents and teams", names >= EXAMPLES, ", ".join(sorted(names))
     )
+    members = [member.name for agent in found for member in agent.members if agent.name == "research"]
+    stage.checks.that("a team names its members", len(members) == 2, ", ".join(members))
 
 
 async def session(stage: Stage) -> None:
@@ -135,6 +140,62 @@ async def tools(stage: Stage) -> None:
     ended = {*completed, *(each.tool_call_id for each in failed)}
     check("every call ends", set(started) == ended)
     check("the run completes all the same", kind(followed.events[-1]) == "run_completed")
+
+
+async def person(stage: Stage) -> None:
+    """A tool that a person has to agree to: the run pauses, is continued, and is one run."""
+    message = 'Refund 120 rands for the order "A-17".'
+    asked: list[event_pb2.Requirement] = []
+
+    def agree(requirement: event_pb2.Requirement) -> run_service_pb2.Resolution:
+        stage.say(f"confirm {call_text(requirement)}")
+        asked.append(requirement)
+        return confirm(requirement)
+
+    followed = await follow(stage, stage.client.run("desk", message), message, agree)
+    check = stage.checks.that
+    needs = [each.WhichOneof("need") for each in asked]
+    check("the run waits for a yes", needs == ["confirmation"], ", ".join(call_text(each) for each in asked))
+    kinds = [kind(event) for event in followed.events]
+    check(
+        "it goes on as the same run, and completes",
+        kinds.index("run_paused") + 1 == kinds.index("run_continued") and kinds[-1] == "run_completed",
+        followed.run_id,
+    )
+    numbers = [event.sequence for event in followed.events]
+    check("its numbers go on", numbers == sorted(set(numbers)), f"up to {numbers[-1]}")
+    results = [event.tool_call_completed.result for event in followed.of("tool_call_completed")]
+    check("then the tool is called", any("120.00 rands" in each for each in results), "; ".join(results))
+
+
+async def team(stage: Stage) -> None:
+    """A team: who was asked what, who called which tool, and what each of them cost."""
+    message = "What is the weather in Rome? Also calculate 12 * 12."
+    followed = await follow(stage, stage.client.run("research", message), message)
+    members = {event.member.agent_name for event in followed.of("member_run_started")}
+    ended = [event.member.run_id for event in followed.of("member_run_completed")]
+    used = {
+        (event.member.agent_name, event.tool_call_started.tool_call.name)
+        for event in followed.of("tool_call_started")
+        if event.HasField("member")
+    }
+    check = stage.checks.that
+    check("the leader asks both members", members == {"Researcher", "Calculator"}, ", ".join(sorted(members)))
+    check("each of their runs ends", len(ended) == len(set(ended)) == len(followed.of("member_run_started")))
+    check(
+        "each calls its own tools",
+        used >= {("Researcher", "weather"), ("Calculator", "calculate")},
+        ", ".join(f"{who}: {tool}" for who, tool in sorted(used)),
+    )
+    rows = [row async for row in stage.client.query_usage(["member"], session=followed.session_id)]
+    stage.console.print(usage_table(rows, ["member"]))
+    spent = {row.member_name: Decimal(row.cost.exact_amount) for row in rows}
+    check(
+        "the ledger has leader and members apart, and they add up",
+        set(spent) == {"research", *members}
+        and sum(spent.values()) == Decimal(followed.result.cost.exact_amount),
+        ", ".join(f"{who} {amount:.6f}" for who, amount in spent.items()),
+    )
 
 
 async def picture(stage: Stage) -> None:
@@ -232,6 +293,8 @@ SECTIONS: Sequence[tuple[str, Section]] = (
     ("A streamed run", streaming),
     ("A tool", tool),
     ("Several tools", tools),
+    ("A person in the loop", person),
+    ("A team", team),
     ("A picture", picture),
     ("One answer instead of a stream", execute),
     ("The history", history),

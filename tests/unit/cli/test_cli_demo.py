@@ -23,6 +23,8 @@ def test_the_demo_holds() -> None:
         "Ozymandias",
         "→ calculate(",
         "✗ read_sensor",
+        "paused: it waits for 1 answer",
+        "[Researcher]",
         "checks hold",
         "ended with 0",
     ):
