@@ -131,3 +131,13 @@ async def test_many_calls_can_be_told_one_by_one(store: SqlStore) -> None:
     [found] = await store.spending([query("service", own=own)])
     assert found.recent == 7
     assert len(found.own) == 600
+
+
+async def test_months_are_summed_up_day_by_day(store: SqlStore) -> None:
+    days = [timedelta(days=-day, microseconds=offset) for day in range(40) for offset in (-1, 0)]
+    await spend(store, make.ALICE, "x", *[("1", day) for day in days])
+    for start, split in ((30, 0), (12, 5), (1, 1)):
+        times = (make.NOW - timedelta(days=start), make.NOW - timedelta(days=split), make.NOW)
+        [found] = await store.spending([query("service", times=times)])
+        assert found.settled == 2 * (start - split)
+        assert found.recent == 2 * split

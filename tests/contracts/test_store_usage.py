@@ -212,6 +212,19 @@ async def test_groups_by_any_dimensions_in_pages(
             assert found == expected
 
 
+@on_one_database
+@given(group_by=st.lists(st.sampled_from(UsageDimension), unique=True).map(tuple), size=st.integers(1, 30))
+async def test_any_dimensions_in_any_order(
+    store: SqlStore, filled: list[tuple[Run, ModelCall]], group_by: tuple[UsageDimension, ...], size: int
+) -> None:
+    found: list[UsageRow] = []
+    after: tuple[str, ...] | None = None
+    while page := await store.query_usage(make.ALICE, UsageQuery(group_by), Page(size, after)):
+        found += page
+        after = (*page[-1].key, page[-1].currency)
+    assert found == expected_rows(filled, group_by)
+
+
 async def test_filters_narrow_what_is_summed(store: SqlStore, filled: list[tuple[Run, ModelCall]]) -> None:
     moment = make.NOW + timedelta(days=1)
     run = filled[0][0]

@@ -4,7 +4,7 @@ The index begins with the principal, or else with the agent, and goes on with th
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +14,9 @@ from dragoman.engine.ports import Spending, SpendingQuery
 from dragoman.storage.sessions import BATCH
 from dragoman.storage.tables import model_calls
 from dragoman.storage.usage import money_of, money_sums
+
+SLICE = timedelta(days=1)
+"""The longest time that one statement sums up, of what is settled."""
 
 _calls = model_calls.c
 _BOOKED = sa.select(_calls.id, _calls.amount).where(_calls.id.in_(sa.bindparam("calls", expanding=True)))
@@ -26,19 +29,22 @@ def spending(connection: sa.Connection, queries: Sequence[SpendingQuery]) -> lis
 
 def _spending(connection: sa.Connection, query: SpendingQuery) -> Spending:
     # The calls that are told one by one come last: what is booked in between is in no sum, whichever moment counts.
-    settled = _sum(connection, query, query.start_time, query.split_time)
+    settled, start = Decimal(0), query.start_time
+    # A day at a time: no statement takes long, however much was spent in a month.
+    while start < query.split_time:
+        end = min(start + SLICE, query.split_time)
+        settled += _sum(connection, query, start, end)
+        start = end
     recent = _sum(connection, query, query.split_time, query.end_time)
     own: dict[Any, Decimal] = {}
     ids = sorted(query.own)
-    for start in range(0, len(ids), BATCH):
-        found = connection.execute(_BOOKED, {"calls": ids[start : start + BATCH]})
+    for place in range(0, len(ids), BATCH):
+        found = connection.execute(_BOOKED, {"calls": ids[place : place + BATCH]})
         own.update((row.id, row.amount or Decimal(0)) for row in found)
     return Spending(settled, recent, own)
 
 
 def _sum(connection: sa.Connection, query: SpendingQuery, start: datetime, end: datetime) -> Decimal:
-    if start >= end:
-        return Decimal(0)
     statement = sa.select(*money_sums("amount", connection)).where(
         _calls.start_time >= start, _calls.start_time < end, _calls.currency == query.currency
     )
