@@ -59,7 +59,7 @@ class UsageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBudget(self, request, context):
-        """The budgets that hold for the caller's runs, and what is left of them.
+        """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

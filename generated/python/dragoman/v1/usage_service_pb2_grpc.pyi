@@ -36,7 +36,7 @@ class UsageServiceStub:
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
     """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
     GetBudget: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]
-    """The budgets that hold for the caller's runs, and what is left of them."""
+    """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND."""
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -46,7 +46,7 @@ class UsageServiceAsyncStub(UsageServiceStub):
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
     GetBudget: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]  # type: ignore[assignment]
-    """The budgets that hold for the caller's runs, and what is left of them."""
+    """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND."""
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sums the ledger."""
@@ -65,6 +65,6 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.GetBudgetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetBudgetResponse, _abc.Awaitable[_usage_service_pb2.GetBudgetResponse]]:
-        """The budgets that hold for the caller's runs, and what is left of them."""
+        """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND."""
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
