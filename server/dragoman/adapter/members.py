@@ -69,7 +69,9 @@ def carried(event: Any) -> Any:
 
 
 def attend(member: Agent | Team) -> None:
-    """Mends how a team runs the member. Once for each object; members of a nested team are attended with it."""
+    """Mends how a team runs the member, once. Members of a nested team are to be attended by themselves."""
+    if "arun" in vars(member):
+        return
     run: Callable[..., Any] = member.arun
     go_on: Callable[..., Any] = member.acontinue_run
 
