@@ -1,6 +1,6 @@
 """UsageService over a real channel."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -8,9 +8,11 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from support.fake_ports import usage_row
-from support.served import UNKNOWN, Served, refusal
+from support.served import UNKNOWN, Served, refusal, serve
 
+from dragoman.auth import Authenticator, KeyRing, Scope, make_key
 from dragoman.engine.ports import BudgetPeriod, BudgetState, UsageDimension
+from dragoman.records import ApiKey, utcnow
 from dragoman.transport import convert
 from dragoman.v1 import usage_service_pb2 as pb
 
@@ -151,3 +153,41 @@ async def test_a_token_of_another_grouping_is_refused(served: Served) -> None:
         "PAGE_TOKEN_INVALID",
         ["page_token"],
     )
+
+
+class OneKey:
+    """A source of a single key."""
+
+    def __init__(self, key: ApiKey) -> None:
+        self.key = key
+
+    async def all(self) -> list[ApiKey]:
+        return [self.key]
+
+    async def changed(self, within: timedelta) -> list[ApiKey]:
+        return [self.key]
+
+
+async def test_budgets_of_agents_that_a_caller_may_not_use_are_not_told() -> None:
+    new = make_key("desk", now=utcnow(), scopes=[Scope.READ], agents=["plain"])
+    ring = KeyRing(OneKey(new.key))
+    await ring.open()
+    reset = datetime(2026, 1, 3, tzinfo=UTC)
+    try:
+        async with serve(authenticator=Authenticator(ring)) as served:
+            served.engine.budget_states = [
+                BudgetState(principal, agent, BudgetPeriod.DAY, Decimal(1), Decimal(0), "ZAR", reset)
+                for principal, agent in (("desk", ""), ("desk", "plain"), ("", "plain"), ("", "painter"))
+            ]
+            metadata = (("x-api-key", new.text),)
+            answer = await served.usage.GetBudget(pb.GetBudgetRequest(), metadata=metadata)
+            assert [(each.principal, each.agent_name) for each in answer.budgets] == [
+                ("desk", ""),
+                ("desk", "plain"),
+                ("", "plain"),
+            ]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await served.usage.GetBudget(pb.GetBudgetRequest(agent_name="painter"), metadata=metadata)
+            assert (await refusal(caught.value)).reason == "AGENT_NOT_FOUND"
+    finally:
+        await ring.close()

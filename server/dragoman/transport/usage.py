@@ -8,7 +8,7 @@ from dragoman.records import Owner
 from dragoman.transport import convert
 from dragoman.transport.context import Context
 from dragoman.transport.paging import TEXT_KEY, Pager
-from dragoman.transport.principal import current_owner
+from dragoman.transport.principal import check_agent, current_owner, may_use
 from dragoman.transport.validation import Checks
 from dragoman.v1 import usage_service_pb2 as pb
 from dragoman.v1.usage_service_pb2_grpc import UsageServiceServicer
@@ -47,8 +47,12 @@ class UsageServicer(UsageServiceServicer):
 
     async def GetBudget(self, request: pb.GetBudgetRequest, context: Context) -> pb.GetBudgetResponse:
         """What the caller may spend, and what is left of it."""
+        if request.agent_name:
+            check_agent(request.agent_name)
         found = await self._budgets.budgets(current_owner(), request.agent_name)
-        return pb.GetBudgetResponse(budgets=[convert.budget(state) for state in found])
+        # Those of agents that the caller may not use hold for none of its runs.
+        usable = [state for state in found if not state.agent_name or may_use(state.agent_name)]
+        return pb.GetBudgetResponse(budgets=[convert.budget(state) for state in usable])
 
 
 def _query(request: pb.QueryUsageRequest, checks: Checks) -> UsageQuery:
