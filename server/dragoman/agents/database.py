@@ -17,17 +17,19 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from datetime import date
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
+from uuid import uuid4
 
 from agno.db.base import AsyncBaseDb, BaseDb, SessionType
 from agno.db.schemas import UserMemory
 from agno.db.utils import json_serializer
-from agno.session import Session
+from agno.session import Session, TeamSession
 
 from dragoman.errors import StorageUnavailable
 from dragoman.records import Owner
@@ -96,7 +98,9 @@ class AgnoTables:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 for kind in _KEPT:
-                    db._get_table(table_type=kind, create_table_if_not_found=True)  # noqa: SLF001 - no public way
+                    table = db._get_table(table_type=kind, create_table_if_not_found=True)  # noqa: SLF001 - no public way
+                    if engine.dialect.name != "sqlite":
+                        _restore_types(table, kind)
             except Exception as error:  # noqa: BLE001 - Agno raises whatever the driver does
                 # Another process that starts now may have been quicker in making one.
                 if attempt == _ATTEMPTS:
@@ -119,6 +123,16 @@ def _on_mysql(engine: Any) -> Any:
 
     # Agno's default would be a schema of its own beside the server's.
     return MySQLDb(db_engine=engine, db_schema=engine.url.database, create_schema=False, **_names())
+
+
+def _restore_types(table: Any, kind: str) -> None:
+    """MariaDB has no type JSON: of a table that was there before, Agno learns that such columns hold text, and would
+    neither write nor read JSON in them."""
+    from agno.db.mysql.schemas import get_table_schema_definition
+
+    for name, column in get_table_schema_definition(kind).items():
+        if name in table.c and isinstance(column, dict):
+            table.c[name].type = column["type"]()
 
 
 def _names() -> dict[str, Any]:
@@ -193,7 +207,8 @@ class AgnoDb(AsyncBaseDb):
         kept.user_id = self._owner
         if hasattr(kept, "runs"):
             kept.runs = None
-        return _named(await self._ask("upsert_session", kept, deserialize=deserialize), session.user_id)
+        found = await self._bound().ask(partial(_upsert_session, session=kept, deserialize=deserialize))
+        return _named(found, session.user_id)
 
     async def rename_session(
         self,
@@ -249,7 +264,7 @@ class AgnoDb(AsyncBaseDb):
         return topics
 
     async def upsert_user_memory(self, memory: UserMemory, deserialize: bool | None = True) -> Found:
-        """Keeps a memory of the owner's. Raises PermissionError when one of that id is somebody else's."""
+        """Keeps a memory of the owner's. Raises the driver's error when one of that id is somebody else's."""
         kept = copy(memory)
         kept.user_id = self._owner
         found = await self._bound().ask(partial(_upsert_memory, memory=kept, deserialize=deserialize))
@@ -296,12 +311,34 @@ def agno_db() -> AgnoDb:
     return AgnoDb.make()
 
 
-def _upsert_memory(db: BaseDb, *, memory: UserMemory, deserialize: bool | None) -> Found:
-    if memory.memory_id is not None:
-        known = db.get_user_memory(memory.memory_id, deserialize=False)
-        if isinstance(known, dict) and known.get("user_id") != memory.user_id:
-            raise PermissionError("a memory of this id is somebody else's")
-    return db.upsert_user_memory(memory, deserialize=deserialize)
+def _upsert_session(db: Any, *, session: Session, deserialize: bool | None) -> Found:
+    kind = SessionType.TEAM if isinstance(session, TeamSession) else SessionType.AGENT
+    row = {**session.to_dict(), "session_type": kind.value, "updated_at": int(time.time())}
+    _upsert(db, "sessions", "session_id", row)
+    return db.get_session(session.session_id, kind, session.user_id, deserialize=deserialize, runs_limit=0)
+
+
+def _upsert_memory(db: Any, *, memory: UserMemory, deserialize: bool | None) -> Found:
+    memory.memory_id = memory.memory_id or str(uuid4())
+    row = {**vars(memory), "updated_at": int(time.time())}
+    row["created_at"] = row["created_at"] or row["updated_at"]
+    _upsert(db, "memories", "memory_id", row)
+    return db.get_user_memory(memory.memory_id, deserialize, memory.user_id)
+
+
+def _upsert(db: Any, kind: str, key: str, row: Mapping[str, Any]) -> None:
+    """Changes the owner's row of that key, or makes one.
+
+    Agno's own statement does not ask whose the row is. Raises the driver's error when it is somebody else's.
+    """
+    table = db._get_table(table_type=kind, create_table_if_not_found=True)  # noqa: SLF001 - no public way
+    values = {column.name: row[column.name] for column in table.columns if column.name in row}
+    theirs = table.c[key] == row[key], table.c.user_id == row["user_id"]
+    fixed = (key, "user_id", "created_at")
+    changes = {name: value for name, value in values.items() if name not in fixed}
+    with db.Session() as session, session.begin():
+        if not session.execute(table.update().where(*theirs).values(changes)).rowcount:
+            session.execute(table.insert().values(values))
 
 
 def _clear_memories(db: BaseDb, *, owner: str) -> None:

@@ -4,10 +4,13 @@ Only `agno_db()` is served. Another database of Agno's would keep the history a 
 run begins, would hold up the event loop where it is a synchronous one, and does not ask whose a session is.
 """
 
+from collections.abc import Awaitable, Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
 from agno.agent import Agent
+from agno.memory import MemoryManager
 from agno.team import Team
 
 from dragoman.agents.database import AgnoDb
@@ -57,12 +60,24 @@ def bind(component: Agent | Team, db: AgnoDb) -> None:
     """Puts `db`, which is a run's own, wherever agno_db() was promised to the component or a member."""
     if isinstance(component.db, AgnoDb):
         component.db = db
+    if component.memory_manager is not None:
+        # Shared between runs by its author, and Agno notes on it what a run has: database, model, progress.
+        component.memory_manager = copy(component.memory_manager)
+    elif component.db is db and component.update_memory_on_run:
+        component.memory_manager = MemoryManager(model=component.model, db=db)  # as Agno would
     manager: Any = component.memory_manager
     if manager is not None:
-        # Shared between runs by its author, and Agno notes on it what a run has: database, model, progress.
-        component.memory_manager = manager = copy(manager)
         if isinstance(manager.db, AgnoDb):
             manager.db = db
+        manager.acreate_user_memories = partial(_remember, manager.acreate_user_memories)
     if isinstance(component, Team):
         for member in members(component):
             bind(member, db)
+
+
+async def _remember(
+    create: Callable[..., Awaitable[str]], message: str | None = None, messages: object = None, **given: Any
+) -> str:
+    """What the user says, once. `messages` are the history, which was heard before: to send all of it to the memory model
+    at every run would cost more than the run, and its tools' results are refused there."""
+    return "" if message is None else await create(message=message, **given)

@@ -16,6 +16,7 @@ from dragoman.agents import BaseTeam, MediaKind
 from dragoman.agents.base import Served
 from dragoman.catalog.databases import check_database, needs_database
 from dragoman.catalog.describe import describe, input_schema, members
+from dragoman.catalog.modalities import check_media
 from dragoman.catalog.plain import PlainAgent, PlainTeam
 from dragoman.catalog.problems import Location, Rejected, raised, source_of
 from dragoman.records import Limits
@@ -49,6 +50,7 @@ def check(agent: Served[Any, Any], origin: str, location: Location | None) -> En
     try:
         _check_settings(agent)
         built, model = _check_build(agent, location)
+        check_media(agent, built, model)
         return Entry(agent, origin, location, describe(agent, built, model), needs_database(built))
     except Rejected as rejected:
         raise Rejected(rejected.message, rejected.location or location) from rejected.__cause__
