@@ -1,8 +1,10 @@
-"""Writes docs/events.md from the protos: `python docs/generate.py` (make generate does), `--check` only compares.
+"""Writes docs/events.md and the picture in docs/data-model.md: `python docs/generate.py`, `--check` only compares.
 
-Comments, fields and types come from the descriptors that protoc makes of protos/, with their source information; which
-level of detail an event belongs to from the server's own table; the examples from the golden files of the tests, so
-that each is an event that was really made. An event that lacks a comment, a level or an example ends this with an error.
+make generate and make check call it. The picture is of the tables as storage has them.
+
+In events.md, comments, fields and types come from the descriptors that protoc makes of protos/, with their source
+information; the level of detail from the server's own table; the examples from the golden files of the tests, so that each
+is an event that was really made. An event that lacks a comment, a level or an example ends this with an error.
 """
 
 import difflib
@@ -25,13 +27,16 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
+from sqlalchemy import Column
 
+from dragoman.storage.tables import metadata
 from dragoman.transport.detail import LEVELS
 from dragoman.v1 import event_pb2, run_service_pb2
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "events.md"
 GOLDEN = ROOT / "tests" / "golden"
+DATA_MODEL = ROOT / "docs" / "data-model.md"
 EVENT_PROTO = "dragoman/v1/event.proto"
 
 WITHOUT_EXAMPLE = {"unmapped"}
@@ -273,22 +278,61 @@ def _ordered(descriptor: Descriptor, value: Any) -> Any:
     return {name: _ordered(types[name], each) if name in types else each for name, each in value.items()}
 
 
+def data_model() -> str:
+    """The page of the data model with its picture made anew; all else is as it stands there."""
+    begin, end = "<!-- er: begin -->\n", "<!-- er: end -->"
+    before, rest = DATA_MODEL.read_text(encoding="utf-8").split(begin)
+    return f"{before}{begin}{_picture()}{end}{rest.split(end)[1]}"
+
+
+def _picture() -> str:
+    """All tables with their columns, and who refers to whom, as a Mermaid diagram."""
+    lines = ["```mermaid", "erDiagram"]
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            for key in column.foreign_keys:
+                many = "|o" if column.primary_key and len(table.primary_key) == 1 else "o{"
+                lines.append(f"    {key.column.table.name} ||--{many} {table.name} : {column.name}")
+    lines += [f"    {one} |o..o{{ {many} : {by}" for one, many, by in LOOSE]
+    for table in metadata.sorted_tables:
+        columns = [f"        {_column_type(column)} {column.name}{_key(column)}" for column in table.columns]
+        lines += [f"    {table.name} {{", *columns, "    }"]
+    return "\n".join([*lines, "```\n"])
+
+
+LOOSE = (
+    ("media", "message_media", "sha256"),
+    ("sessions", "model_calls", "session_id"),
+    ("runs", "model_calls", "root_run_id"),
+    ("sessions", "requests", "session_id"),
+)
+"""References that no foreign key holds."""
+
+
+def _column_type(column: "Column[Any]") -> str:
+    return type(column.type).__name__ + ("" if column.nullable is False or column.primary_key else "_or_null")
+
+
+def _key(column: "Column[Any]") -> str:
+    keys = ["PK"] * column.primary_key + ["FK"] * bool(column.foreign_keys)
+    return f" {', '.join(keys)}" if keys else ""
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Writes the page, or with `--check` tells how it differs. Returns the exit code."""
-    made = page()
-    if "--check" not in arguments:
-        PAGE.write_text(made, encoding="utf-8")
-        return 0
-    there = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if there == made:
-        return 0
-    lines = difflib.unified_diff(
-        there.splitlines(), made.splitlines(), "docs/events.md", "as generated", lineterm="", n=1
-    )
-    sys.stderr.write(
-        "\n".join([*list(lines)[:40], "docs/events.md is not what the protos give: run make generate", ""])
-    )
-    return 1
+    """Writes the pages, or with `--check` tells how they differ. Returns the exit code."""
+    code = 0
+    for path, made in ((PAGE, page()), (DATA_MODEL, data_model())):
+        if "--check" not in arguments:
+            path.write_text(made, encoding="utf-8")
+            continue
+        there = path.read_text(encoding="utf-8") if path.exists() else ""
+        if there != made:
+            names = f"docs/{path.name}", "as generated"
+            lines = difflib.unified_diff(there.splitlines(), made.splitlines(), *names, lineterm="", n=1)
+            told = f"docs/{path.name} is not what protos, golden events and tables give: run make generate"
+            sys.stderr.write("\n".join([*list(lines)[:40], told, ""]))
+            code = 1
+    return code
 
 
 if __name__ == "__main__":
