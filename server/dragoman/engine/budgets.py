@@ -13,7 +13,7 @@ While the database does not answer, the figures stand still but for this process
 """
 
 import asyncio
-import contextlib
+import logging
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +28,8 @@ from dragoman.engine.ports import BudgetPeriod, BudgetRule, BudgetState, Spendin
 from dragoman.errors import BudgetExceeded, StorageUnavailable
 from dragoman.records import Cancellation, ModelCall, Owner, utcnow
 from dragoman.v1 import event_pb2
+
+logger = logging.getLogger(__name__)
 
 SETTLED = timedelta(minutes=10)
 """After so long a call is taken to be booked for good: longer than calls take."""
@@ -274,11 +276,18 @@ class Budgets:
         return sorted(states, key=lambda state: not state.principal)
 
     async def run(self) -> None:
-        """Keeps the figures of accounts with runs up to date, and forgets those that nobody asks for. Never returns."""
-        while True:
+        """Keeps the figures of accounts with runs up to date, and forgets those that nobody asks for.
+
+        Never returns, unless there are no budgets.
+        """
+        while self._rules:
             await asyncio.sleep(max(self._max_age.total_seconds(), 0.05))
-            with contextlib.suppress(StorageUnavailable):  # the store has logged it
+            try:
                 await self.refresh()
+            except StorageUnavailable:
+                continue  # the store has logged it
+            except Exception:
+                logger.exception("a defect in watching budgets")
             self._prune()
 
     async def refresh(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from dragoman.engine import Budgets, Engine
 from dragoman.engine.ports import BudgetPeriod, BudgetRule, Page, Store
 from dragoman.errors import BudgetExceeded, InvalidInput, StorageUnavailable
-from dragoman.records import Limits, RunStatus, utcnow
+from dragoman.records import Limits, RunStatus, SessionConflict, utcnow
 from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
@@ -31,6 +32,14 @@ from .engine_processes import Cluster, Door, Process, engine_of
 
 USED_UP = event_pb2.CANCEL_REASON_BUDGET_EXCEEDED
 DAY, MONTH = BudgetPeriod.DAY, BudgetPeriod.MONTH
+
+
+def fail_with(error: Exception, *_: Any) -> None:
+    raise error
+
+
+def asked_since(door: Door, reads: int) -> bool:
+    return door.calls["spending"] > reads
 
 
 class Clock:
@@ -216,6 +225,18 @@ async def test_a_run_that_has_waited_is_asked_when_its_turn_has_come(cluster: Cl
     assert await here.door.free(session.id)
 
 
+async def test_who_has_waited_begins_although_the_ledger_cannot_be_asked(door: Door) -> None:
+    gate = asyncio.Event()
+    script = runner(gate.wait, Spend(1), next=Script(Spend(1), text("a")))
+    async with engine_of(script, door, budgets=budgets(door, rule())) as engine:
+        first = await engine.start(draft())
+        session = await door.session(first.session_id)
+        waiting = await engine.start(draft(session, "next", conflict=SessionConflict.QUEUE))
+        door.fail("spending")
+        gate.set()
+        assert kinds(await watch(waiting))[-1] == "run_completed"
+
+
 async def budgeted(cluster: Cluster, script: ScriptedRunner, *rules: BudgetRule, **options: Any) -> Process:
     """A process whose budgets read the ledger through its own connections."""
     process = await cluster.process(script, budgets=None)
@@ -268,14 +289,19 @@ async def test_what_other_processes_spend_is_known_when_the_ledger_is_asked(clus
 async def test_the_watch_finds_it_by_itself(cluster: Cluster) -> None:
     gate = asyncio.Event()
     script = runner(gate.wait, Spend(1), spender=Script(Spend(10)))
-    options = {"max_age": 0.05}
     process = await cluster.process(script)
     other = await cluster.process(script)
-    watching = budgets(process.door, rule(), **options)
+    watching = budgets(process.door, rule(), max_age=0.05)
     process.engine._budgets = watching
     task = asyncio.create_task(watching.run())
     live = await process.start()
     held = watching.watch(OWNER, "echo")
+    # Neither a store that does not answer nor a defect ends it.
+    for trouble in (StorageUnavailable(), ValueError("a defect")):
+        reads = process.door.calls["spending"]
+        process.door.traps["spending"] = partial(fail_with, trouble)
+        await until(partial(asked_since, process.door, reads))
+    process.door.traps.clear()
     await watch(await other.start(message="spender"))
     await until(lambda: held.used_up() is not None)
     held.close()
