@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-chaos check pytest generate code docs checkgenerate bench lock wheel-test clean
+.PHONY: help demo demos serve test test-chaos check pytest generate code docs checkgenerate bench lock wheel-test clean
 
 UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv .build/uv/bin/uv
 RUN := .venv/bin
@@ -31,6 +31,9 @@ help: ## Show this list
 
 demo: .venv/.server ## Start a server and stream real runs from it: no key, no database needed (Claude with ANTHROPIC_API_KEY)
 	@$(RUN)/dragoman demo $(ARGS)
+
+demos: .venv/.server ## Play all demonstrations of examples/demos, each with a table and checks
+	@$(RUN)/python -m examples.demos $(ARGS)
 
 serve: .venv/.server ## Serve the example agents on 127.0.0.1:50051
 	@$(RUN)/dragoman serve --agents examples.agents:agents $(ARGS)
