@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from typing import Any
 
 import grpc
 import pytest
@@ -113,7 +114,12 @@ async def test_pictures_documents_sounds_and_films_reach_a_model_that_takes_them
         assert kinds(events)[-1] == "run_completed", events[-1]
     for request in model.requests:
         sent = next(message for message in request.messages if message.role == "user")
-        given = [*(sent.images or ()), *(sent.files or ()), *(sent.audio or ()), *(sent.videos or ())]
+        given: list[Any] = [
+            *(sent.images or ()),
+            *(sent.files or ()),
+            *(sent.audio or ()),
+            *(sent.videos or ()),
+        ]
         assert [medium.content for medium in given] == [SMALL, PDF, WAV, MP4]
         types = [medium.mime_type for medium in given]
         assert types == ["image/png", "application/pdf", "audio/wav", "video/mp4"]

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import grpc
 import pytest
@@ -63,21 +63,20 @@ def fetcher() -> FakeFetcher:
 
 @pytest.fixture
 async def served(fetcher: FakeFetcher) -> AsyncIterator[Served]:
-    context: AbstractAsyncContextManager[Served] = serve(fetcher=fetcher)
-    async with context as served:
+    async with serve(fetcher=fetcher) as served:
         served.store.add_medium(STORED)
         yield served
 
 
-def by_id(media_id: str = STORED_ID, **fields: object) -> message_pb2.MediaInput:
-    return message_pb2.MediaInput(media_id=media_id, **fields)  # type: ignore[arg-type]  # fields of a proto
+def by_id(media_id: str = STORED_ID, **fields: Any) -> message_pb2.MediaInput:
+    return message_pb2.MediaInput(media_id=media_id, **fields)
 
 
-def by_uri(uri: str, **fields: object) -> message_pb2.MediaInput:
-    return message_pb2.MediaInput(uri=uri, **fields)  # type: ignore[arg-type]  # fields of a proto
+def by_uri(uri: str, **fields: Any) -> message_pb2.MediaInput:
+    return message_pb2.MediaInput(uri=uri, **fields)
 
 
-def request(*media: message_pb2.MediaInput, **fields: object) -> pb.RunRequest:
+def request(*media: message_pb2.MediaInput, **fields: Any) -> pb.RunRequest:
     return pb.RunRequest(**{"agent_name": "painter", "media": media, **fields})
 
 

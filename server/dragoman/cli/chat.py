@@ -7,12 +7,12 @@ prompted for, and the exit code tells whether every run completed.
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dragoman.client import Dragoman, RunResult, RunStream
     from dragoman.v1.message_pb2 import MediaInput
     from dragoman.v1.run_service_pb2 import Resolution
+
+_MEDIA_ID = re.compile(r"[0-9a-f]{64}")
 
 HELP = "/new begins a new session · /history shows this one · /quit ends (as does Ctrl-D)"
 
@@ -46,8 +48,16 @@ def chat(
         str, typer.Option(metavar="ID", help="Go on in this session instead of a new one.")
     ] = "",
     image: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="A picture for the first message; may be repeated."),
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|URL|ID",
+            help="A picture for the first message: a file, a URL that the server may fetch, or the id of one that it "
+            "has; may be repeated.",
+        ),
+    ] = None,
+    media: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|URL|ID", help="Likewise a document, a sound or a film."),
     ] = None,
     input_: Annotated[
         list[str] | None,
@@ -79,14 +89,13 @@ def chat(
     dragoman chat vision --image examples/data/ozymandias.png
     echo "What is 6 * 7?" | dragoman chat toolbox
     """
-    from dragoman.client import image as read_image
-
     client = connect(server)
     conversation = Conversation(
         client,
         agent,
         session=session,
-        media=[read_image(path) for path in image or []],
+        media=[_medium(source, picture=True) for source in image or []]
+        + [_medium(source, picture=False) for source in media or []],
         run_inputs=inputs(input_ or [], "--input"),
         session_inputs=inputs(session_input or [], "--session-input"),
         options=RunOptions(_amount(max_cost), max_tokens, max_seconds, conflict),
@@ -99,6 +108,17 @@ def chat(
             runner.run(client.__aexit__(None, None, None))
     if not whole:
         raise typer.Exit(FAILED)
+
+
+def _medium(source: str, *, picture: bool) -> "MediaInput":
+    """What an option names: a URL, the id of a medium, or else a file. Raises OSError for an unreadable one."""
+    from dragoman.client import image, linked_media, media, stored_media
+
+    if source.lower().startswith(("http://", "https://")):
+        return linked_media(source)
+    if _MEDIA_ID.fullmatch(source):
+        return stored_media(source)
+    return image(source) if picture else media(source)
 
 
 def _amount(text: str | None) -> Decimal | None:

@@ -64,6 +64,25 @@ def test_options_reach_the_server(services: Any, dragoman: Any, tmp_path: Path) 
     assert json_format.MessageToDict(created.inputs) == {"language": "German"}
 
 
+def test_media_may_be_files_urls_and_ids(services: Any, dragoman: Any, tmp_path: Path) -> None:
+    paper = tmp_path / "paper.pdf"
+    paper.write_bytes(b"pdf")
+    services.plays = [conversation("one")]
+    uri, media_id = "HTTPS://images.test/cat.png?a=b", "ab" * 32
+    result = dragoman(
+        *("chat", "vision", "--server", services.address, "--image", uri, "--image", media_id),
+        *("--media", str(paper), "--media", "http://a.test/film.mp4"),
+        lines=["a"],
+    )
+    assert result.exit_code == 0
+    assert list(run_requests(services)[0].media) == [
+        message_pb2.MediaInput(uri=uri),
+        message_pb2.MediaInput(media_id=media_id),
+        message_pb2.MediaInput(name="paper.pdf", data=b"pdf"),
+        message_pb2.MediaInput(uri="http://a.test/film.mp4"),
+    ]
+
+
 def test_a_given_session_is_gone_on_with(services: Any, dragoman: Any) -> None:
     services.plays = [conversation("one")]
     dragoman("chat", "example", "-s", services.address, "--session", "abc", lines=["a"])

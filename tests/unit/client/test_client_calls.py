@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from dragoman.client import Dragoman, RetryPolicy, Unavailable, image, media
+from dragoman.client import Dragoman, RetryPolicy, Unavailable, image, linked_media, media, stored_media
 from dragoman.v1 import message_pb2, run_service_pb2, session_service_pb2, usage_service_pb2
 
 
@@ -210,3 +210,15 @@ def test_media(tmp_path: Path) -> None:
     )
     with pytest.raises(FileNotFoundError):
         image(tmp_path / "missing.png")
+
+
+def test_media_that_are_not_sent() -> None:
+    shown = message_pb2.Media(id="ab" * 32, name="a.png", data=b"png")
+    assert stored_media(shown) == message_pb2.MediaInput(media_id="ab" * 32, name="a.png")
+    assert stored_media(shown, name="b") == message_pb2.MediaInput(media_id="ab" * 32, name="b")
+    assert stored_media("cd" * 32) == message_pb2.MediaInput(media_id="cd" * 32)
+    with pytest.raises(ValueError, match="has no id"):
+        stored_media(message_pb2.Media(uri="https://a.test/"))
+    assert linked_media("https://a.test/b", mime_type="image/png", name="b") == message_pb2.MediaInput(
+        uri="https://a.test/b", mime_type="image/png", name="b"
+    )

@@ -32,6 +32,7 @@ def test_public_names() -> None:
         "RunStream",
         "SessionConflict",
         "StreamLost",
+        "Tls",
         "Unavailable",
         "UsageDimension",
         "Violation",
@@ -41,10 +42,12 @@ def test_public_names() -> None:
         "give_result",
         "image",
         "kind",
+        "linked_media",
         "media",
         "provide_input",
         "reject",
         "result_of",
+        "stored_media",
     ]
     assert all(hasattr(dragoman.client, name) for name in dragoman.client.__all__)
 

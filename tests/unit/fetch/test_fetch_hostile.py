@@ -3,16 +3,17 @@
 import asyncio
 import gzip
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+import httpcore2 as httpcore
 import pytest
 import trustme
 from support.media_host import PUBLIC, MediaHost, Route, answer, endless, raw, redirect, silent
 
 from dragoman.engine.ports import FetchedMedium
 from dragoman.errors import InvalidInput, InvalidMedia, MediaTooLarge
-from dragoman.fetch import Hosts, HttpFetcher, connect
+from dragoman.fetch import Hosts, HttpFetcher
 
 LIMIT = 200_000
 DATA = b"\x89PNG" + bytes(range(256)) * 100
@@ -25,7 +26,7 @@ PATIENT = 60.0
 async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MediaHost]:
     async with MediaHost() as host:
         sockets = host.sockets()
-        monkeypatch.setattr(connect.httpcore, "AnyIOBackend", lambda: sockets)
+        monkeypatch.setattr(httpcore, "AnyIOBackend", lambda: sockets)
         yield host
 
 
@@ -174,15 +175,17 @@ async def test_a_redirect_to_a_host_that_is_not_allowed_is_not_looked_up(host: M
     assert host.lookups == ["media.test"]
 
 
-async def test_a_name_that_is_bound_anew_after_it_was_checked(host: MediaHost) -> None:
+async def test_a_name_that_is_bound_anew_after_it_was_checked(
+    host: MediaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is asked for once per connection, and the answer that was checked is connected to."""
     answers = [[PUBLIC], ["127.0.0.1"], ["127.0.0.1"]]
 
-    async def rebinding(name: str, port: int) -> list[str]:
+    async def rebinding(name: str, port: int) -> Sequence[str]:
         host.lookups.append(name)
         return answers[len(host.lookups) - 1]
 
-    host.resolve = rebinding  # type: ignore[method-assign]  # a resolver that changes its mind
+    monkeypatch.setattr(host, "resolve", rebinding)
     host.routes["/"] = answer(DATA)
     assert (await fetch(host, "http://media.test/")).medium is not None
     assert (host.lookups, host.connected) == (["media.test"], [PUBLIC])
@@ -295,12 +298,14 @@ async def test_a_host_that_takes_its_time_is_left(host: MediaHost, route: Route)
     assert "could not be fetched in time" in str(tried.error)
 
 
-async def test_a_resolver_that_takes_its_time_is_left(host: MediaHost) -> None:
-    async def never(name: str, port: int) -> list[str]:
+async def test_a_resolver_that_takes_its_time_is_left(
+    host: MediaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(name: str, port: int) -> Sequence[str]:
         await asyncio.Event().wait()
         return []
 
-    host.resolve = never  # type: ignore[method-assign]  # a resolver that does not answer
+    monkeypatch.setattr(host, "resolve", never)
     tried = await fetch(host, "http://media.test/", connect_timeout=0.2)
     assert "could not be fetched in time" in str(tried.error)
 
@@ -337,7 +342,7 @@ async def test_the_certificate_is_of_the_name_whatever_the_address(
     authority.configure_trust(context)
     async with MediaHost(tls) as host:
         sockets = host.sockets()
-        monkeypatch.setattr(connect.httpcore, "AnyIOBackend", lambda: sockets)
+        monkeypatch.setattr(httpcore, "AnyIOBackend", lambda: sockets)
         host.names["other.test"] = [PUBLIC]
         host.routes["/"] = answer(DATA)
         tried = await fetch(host, f"https://{name}/", ssl_context=context)

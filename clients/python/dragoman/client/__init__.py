@@ -32,7 +32,7 @@ from dragoman.client._errors import (
     from_status,
 )
 from dragoman.client._events import EventKind, RunResult, kind, result_of
-from dragoman.client._media import image, media
+from dragoman.client._media import image, linked_media, media, stored_media
 from dragoman.client._requests import (
     DisconnectPolicy,
     EventDetail,
@@ -74,8 +74,10 @@ __all__ = [
     "give_result",
     "image",
     "kind",
+    "linked_media",
     "media",
     "provide_input",
     "reject",
     "result_of",
+    "stored_media",
 ]
