@@ -52,7 +52,9 @@ _NOBODY = "default"
 """As Agno calls the user of a run that has none: it drops memories of None."""
 
 _KEPT = ("sessions", "memories", "metrics")
-_ATTEMPTS = 3
+_ATTEMPTS = 8
+_PAUSE = 0.05
+"""How often making the tables is tried, and by how many seconds each pause between is longer than the one before."""
 
 T = TypeVar("T")
 
@@ -94,22 +96,27 @@ class AgnoTables:
 
     def _opened(self) -> Any:
         engine = self._connect(json_serializer)
-        db = _on_sqlite(engine) if engine.dialect.name == "sqlite" else _on_mysql(engine)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                for kind in _KEPT:
-                    table = db._get_table(table_type=kind, create_table_if_not_found=True)  # noqa: SLF001 - no public way
-                    if engine.dialect.name != "sqlite":
-                        _restore_types(table, kind)
+                return _made(engine)
             except Exception as error:  # noqa: BLE001 - Agno raises whatever the driver does
-                # Another process that starts now may have been quicker in making one.
-                if attempt == _ATTEMPTS:
-                    db.close()
-                    logger.warning("Agno's tables cannot be made", extra={"error_type": type(error).__name__})
-                    raise StorageUnavailable() from None
-            else:
-                break
-        return db
+                # Other processes that start now make the same tables.
+                failure = type(error).__name__
+            time.sleep(_PAUSE * attempt)
+        engine.dispose()
+        logger.warning("Agno's tables cannot be made", extra={"error_type": failure})
+        raise StorageUnavailable()
+
+
+def _made(engine: Any) -> Any:
+    """Agno's database, which knows its tables."""
+    sqlite = engine.dialect.name == "sqlite"
+    db = _on_sqlite(engine) if sqlite else _on_mysql(engine)
+    for kind in _KEPT:
+        table = db._get_table(table_type=kind, create_table_if_not_found=True)  # noqa: SLF001 - no public way
+        if not sqlite:
+            _restore_types(table, kind)
+    return db
 
 
 def _on_sqlite(engine: Any) -> Any:
@@ -199,7 +206,8 @@ class AgnoDb(AsyncBaseDb):
 
     async def get_sessions(self, *args: Any, **kwargs: Any) -> Found:
         """The owner's sessions. Takes what Agno's databases take."""
-        return await self._of_owner("get_sessions", 1, args, {**kwargs, "include_runs": False})
+        kwargs.pop("include_runs", None)  # there are none, and not every database of Agno's knows the word
+        return await self._of_owner("get_sessions", 1, args, kwargs)
 
     async def upsert_session(self, session: Session, deserialize: bool | None = True) -> Found:
         """Keeps a session without its runs."""
@@ -314,6 +322,7 @@ def agno_db() -> AgnoDb:
 def _upsert_session(db: Any, *, session: Session, deserialize: bool | None) -> Found:
     kind = SessionType.TEAM if isinstance(session, TeamSession) else SessionType.AGENT
     row = {**session.to_dict(), "session_type": kind.value, "updated_at": int(time.time())}
+    row["created_at"] = session.created_at or row["updated_at"]
     _upsert(db, "sessions", "session_id", row)
     return db.get_session(session.session_id, kind, session.user_id, deserialize=deserialize, runs_limit=0)
 

@@ -9,10 +9,13 @@ from dragoman.cli._report import FAILED
 from dragoman.cli._settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from dragoman.catalog import Catalog
     from dragoman.config import Settings
+    from dragoman.v1 import agent_service_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Show and check the agents that a server would serve.")
 
@@ -72,7 +75,7 @@ def load_catalog(settings: "Settings") -> "Catalog":
 
 
 def agents_table(catalog: "Catalog") -> "Table":
-    """A row for each agent: what it is, what it can do, and where it was written."""
+    """A row for each agent, what it is, what it can do, and where it was written; below a team a row for each member."""
     shown = table("", "agent", "kind", "model", "tools", "media", "description", "from")
     for entry in catalog.entries:
         agent = entry.proto
@@ -85,7 +88,26 @@ def agents_table(catalog: "Catalog") -> "Table":
             shorten(agent.description),
             str(entry.location or entry.origin),
         )
+        for depth, member in _below(agent):
+            shown.add_row(
+                f"{'  ' * depth}{member.name}",
+                "member" if kind_name(member.kind) == "agent" else "team",
+                f"{member.provider} {member.model}".strip(),
+                ", ".join(tool.name for tool in member.tools) or "-",
+                "",
+                shorten(member.description),
+                "",
+            )
     return shown
+
+
+def _below(
+    team: "agent_service_pb2.Agent", depth: int = 1
+) -> "Iterator[tuple[int, agent_service_pb2.Agent]]":
+    """Its members and theirs, each with how deep it is."""
+    for member in team.members:
+        yield depth, member
+        yield from _below(member, depth + 1)
 
 
 def kind_name(kind: int) -> str:

@@ -30,6 +30,31 @@ def test_list_and_check(here: Path, dragoman: Any) -> None:
     assert (checked.exit_code, checked.stdout) == (0, listed.stdout + "1 fit to be served: desk\n")
 
 
+TEAM = """\
+from agno.agent import Agent
+from agno.team import Team
+from dragoman.testing.offline import OfflineModel
+
+MODEL = OfflineModel()
+desk = Team(name="desk", model=MODEL, members=[Agent(name="Porter", role="Opens doors")])
+house = Team(name="house", model=MODEL, members=[Team(name="Kitchen", members=[Agent(name="Cook")])])
+teams = [desk, house]
+"""
+
+
+def test_members_stand_below_their_teams(here: Path, dragoman: Any) -> None:
+    (here / "teams.py").write_text(TEAM)
+    listed = dragoman("agents", "list", "teams.py:teams")
+    assert listed.exit_code == 0
+    rows = [line for line in listed.stdout.splitlines() if "offline-1" in line]
+    names = ["desk", "  Porter", "house", "  Kitchen", "    Cook"]
+    assert len(rows) == len(names)
+    indents = [len(row) - len(row.lstrip()) for row in rows]
+    assert [row.split()[0] for row in rows] == [name.strip() for name in names]
+    assert [indent - indents[0] for indent in indents] == [0, 2, 0, 2, 4]
+    assert "Opens doors" in rows[1]
+
+
 def test_agents_come_from_the_settings(here: Path, dragoman: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "good.py").write_text(GOOD)
     (here / "dragoman.toml").write_text('agents = ["good.py:desk"]\n')

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from agno.models.anthropic import Claude
+from agno.run.base import RunStatus
 
 from dragoman.agents import BaseAgent, MediaKind
 from dragoman.agents.base import Served
@@ -32,19 +33,41 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield load(["everything:agents", "offline.py:agent"], entry_points=False)
+    yield load(["everything:agents", "offline.py:agent", "careful.py:agent"], entry_points=False)
     for name in {Path(name).stem for name in FILES}:
         sys.modules.pop(name, None)
 
 
 def test_every_block_is_a_file() -> None:
-    assert sorted(FILES) == ["everything.py", "offline.py", "plain.py", "poet.py"]
+    assert sorted(FILES) == [
+        "careful.py",
+        "everything.py",
+        "frugal.py",
+        "newsroom.py",
+        "offline.py",
+        "plain.py",
+        "poet.py",
+        "waiter.py",
+    ]
     assert PAGE.count("```python") == len(FILES)
 
 
 def test_all_agents_of_the_page_are_served(catalog: Catalog) -> None:
     served = {entry.name: entry for entry in catalog.entries}
-    assert sorted(served) == ["adder", "harsh-critic", "kind-critic", "offline-adder", "poet"]
+    assert sorted(served) == [
+        "adder",
+        "careful",
+        "frugal",
+        "harsh-critic",
+        "kind-critic",
+        "newsroom",
+        "offline-adder",
+        "poet",
+        "waiter",
+    ]
+    assert [member.name for member in served["newsroom"].proto.members] == ["Reporter", "Checker"]
+    assert [entry.name for entry in catalog.entries if entry.needs_database] == ["waiter"]
+    assert catalog.limits("frugal").max_total_tokens == 20_000
     assert [tool.name for tool in served["adder"].proto.tools] == ["add"]
     assert catalog.history_runs("adder") == 20
     assert catalog.history_runs("poet") == 10
@@ -70,6 +93,34 @@ async def test_the_poet_is_prepared(catalog: Catalog) -> None:
     assert agent.instructions == ["Write 4 lines in German.", "Mention the sea."]
     with pytest.raises(InvalidInput, match=r"inputs\.private: a private notebook needs a user"):
         await catalog.accept_session("poet", {"private": True}, OWNER)
+
+
+async def test_the_newsroom_is_prepared(catalog: Catalog) -> None:
+    now = utcnow()
+    session = Session(new_id(), OWNER, "newsroom", "", {}, {}, now, now)
+    team = catalog.build(
+        "newsroom", RunOrder(new_id(), OWNER, session, "newsroom", "Write.", (), {"words": 90}, {})
+    )
+    assert team.instructions == ["Write at most 90 words."]
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        ("delete /notes", "needs_confirmation"),
+        ("send Greetings", "needs_user_input"),
+        ("screenshot the desk", "needs_external_execution"),
+    ],
+)
+async def test_the_careful_agent_waits_for_a_person(catalog: Catalog, message: str, needed: str) -> None:
+    now = utcnow()
+    session = Session(new_id(), OWNER, "careful", "", {}, {}, now, now)
+    agent = catalog.build("careful", RunOrder(new_id(), OWNER, session, "careful", message, (), {}, {}))
+    agent.telemetry = False
+    output = await agent.arun(message)
+    assert output.status == RunStatus.paused
+    (requirement,) = output.requirements or ()
+    assert getattr(requirement, needed)
 
 
 async def test_the_offline_agent_runs(catalog: Catalog) -> None:
