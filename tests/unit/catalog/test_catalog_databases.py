@@ -21,6 +21,7 @@ from dragoman.records import Owner, Session, utcnow
 from dragoman.testing.offline import OfflineModel
 
 MODEL = OfflineModel(delay=0)
+Other: Callable[[], Any] = InMemoryDb
 
 
 def agent(**settings: Any) -> Agent:
@@ -45,12 +46,12 @@ def order(name: str, user: str = "ann") -> RunOrder:
 
 REFUSED: dict[str, tuple[Callable[[], Agent | Team], str]] = {
     "another database": (
-        lambda: agent(db=InMemoryDb()),
+        lambda: agent(db=Other()),
         "a has a InMemoryDb as its db: memories and session state are kept by dragoman.agents.agno_db()",
     ),
-    "a member's": (lambda: team(db=InMemoryDb()), "t/m has a InMemoryDb as its db"),
+    "a member's": (lambda: team(db=Other()), "t/m has a InMemoryDb as its db"),
     "a manager's": (
-        lambda: agent(memory_manager=MemoryManager(db=InMemoryDb())),
+        lambda: agent(memory_manager=MemoryManager(db=Other())),
         "a has a InMemoryDb as its memory_manager.db",
     ),
     "a history twice": (

@@ -46,7 +46,7 @@ def test_members_stand_below_their_teams(here: Path, dragoman: Any) -> None:
     (here / "teams.py").write_text(TEAM)
     listed = dragoman("agents", "list", "teams.py:teams")
     assert listed.exit_code == 0
-    rows = [line for line in listed.stdout.splitlines() if "offline-1" in line]
+    rows = [line.lstrip("│┃|") for line in listed.stdout.splitlines() if "offline-1" in line]
     names = ["desk", "  Porter", "house", "  Kitchen", "    Cook"]
     assert len(rows) == len(names)
     indents = [len(row) - len(row.lstrip()) for row in rows]

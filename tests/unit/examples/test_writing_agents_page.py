@@ -119,7 +119,7 @@ async def test_the_careful_agent_waits_for_a_person(catalog: Catalog, message: s
     agent.telemetry = False
     output = await agent.arun(message)
     assert output.status == RunStatus.paused
-    (requirement,) = output.requirements or ()
+    (requirement,) = output.requirements or []
     assert getattr(requirement, needed)
 
 
