@@ -1,13 +1,15 @@
 """A paused run as bytes, and back: what it needs to go on in another process, after any number of restarts.
 
     {"schema": 1, "message": ..., "inputs": ..., "media_kinds": [...],      what the agent's author was told of the run
-     "output": {...}, "messages": [...], "members": [...],                  where Agno stood; its members' runs likewise
-     "media": {sha256: ...},                                                what the messages of all of them refer to
-     "begun": [...]}                                                        who the members are, and what each has spent
+     "output": {...}, "messages": [...],                                    where Agno stood
+     "media": {sha256: ...},                                                what messages refer to, members' included
+     "members": [...],                                                      the same of its members' runs
+     "begun": [...],                                                        who the members are, and what each has spent
+     "results": {run id: [...]}}                                            what leaders are to be told of their members
 
 Agno's own form of a run's output loses parts of messages (see `messages`), so these are written as the store has them, with
 their large media apart and once. All messages are kept, those of the system and of the history too: what the model is sent
-next begins, byte for byte, with what it was sent before. `members` and `begun` are there for a team only.
+next begins, byte for byte, with what it was sent before. The last three are there for a team only.
 
 On the way back every resolution is applied to the tool call that waits for it. Agno's requirements come back with copies of
 these calls; unless they are linked again, what was confirmed counts as refused. A member's requirement keeps its copy: Agno
@@ -20,7 +22,7 @@ message, and those after it, are not of the conversation yet: `settled` leaves t
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
@@ -73,6 +75,8 @@ class Restored:
     """The tool calls that it was paused for, members' included."""
     begun: tuple[Begun, ...] = ()
     """The members whose runs have begun, in order."""
+    results: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What members came to that were done before the pause, by their leaders' runs, which have not been told yet."""
     of_members: tuple[tuple[str, ToolExecution], ...] = ()
     """Those of the tool calls that are members', with their runs."""
 
@@ -103,12 +107,15 @@ class Restored:
 
 
 def inform(messages: Sequence[Message], results: Sequence[str]) -> None:
-    """Gives a leader its members' results where it had only been told that they wait.
+    """Gives a leader the results of its members that have waited. The words are Agno's.
 
-    Agno does so itself, but for a leader that has also waited for a tool of its own. The words are Agno's.
+    Agno does so itself, but not for a leader that has also waited for a tool of its own, and of members that are done while
+    others wait again it keeps no result.
     """
-    for message in messages[len(settled(messages)) :]:
-        if isinstance(message.content, str) and WAITING in message.content.lower():
+    last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
+    for message in messages[last + 1 :]:
+        content = message.content if message.role == "tool" and isinstance(message.content, str) else ""
+        if WAITING in content.lower() or content.startswith(RESULTS):
             message.content = "\n".join((RESULTS, *results))
 
 
@@ -122,7 +129,12 @@ def settled(messages: Sequence[Message]) -> list[Message]:
     return list(messages)
 
 
-def freeze(order: RunOrder, output: Output, begun: Sequence[Begun] = ()) -> bytes:
+def freeze(
+    order: RunOrder,
+    output: Output,
+    begun: Sequence[Begun] = (),
+    results: Mapping[str, Sequence[str]] | None = None,
+) -> bytes:
     """The run as it stands. Takes as long as encoding all of its messages."""
     media: dict[str, dict[str, str]] = {}
     document = {
@@ -135,6 +147,8 @@ def freeze(order: RunOrder, output: Output, begun: Sequence[Begun] = ()) -> byte
     }
     if begun:
         document["begun"] = [_frozen_member(one) for one in begun]
+    if results:
+        document["results"] = {run_id: list(told) for run_id, told in results.items()}
     return _dumps(document)
 
 
@@ -152,6 +166,7 @@ def thaw(order: RunOrder, continuation: Continuation) -> Restored:
         }
         output = _thawed(document, media)
         begun = tuple(_thawed_member(one) for one in document.get("begun", ()))
+        results = {run_id: tuple(told) for run_id, told in document.get("results", {}).items()}
         first = replace(
             order,
             message=document["message"],
@@ -168,7 +183,7 @@ def thaw(order: RunOrder, continuation: Continuation) -> Restored:
     )
     awaited.update(tool.tool_call_id for _, tool in of_members)
     _resolve(output, continuation.resolutions)
-    return Restored(first, output, frozenset(map(str, awaited)), begun, of_members)
+    return Restored(first, output, frozenset(map(str, awaited)), begun, results, of_members)
 
 
 def _frozen(output: Output, media: dict[str, dict[str, str]]) -> dict[str, Any]:
@@ -336,13 +351,13 @@ def _apply(requirement: RunRequirement, resolution: run_service_pb2.Resolution) 
 def _values(requirement: RunRequirement, given: run_service_pb2.UserInput) -> dict[str, Any]:
     """The values for the fields. One that the model had filled in, and the user has left out, keeps its value."""
     values: dict[str, Any] = json_format.MessageToDict(given.values)
-    for field in requirement.user_input_schema or ():
-        if field.name not in values:
-            if field.value is None:
+    for asked in requirement.user_input_schema or ():
+        if asked.name not in values:
+            if asked.value is None:
                 raise NotContinuable("a field has no value")
-            values[field.name] = field.value
-        elif field.field_type is not float:
-            values[field.name] = _whole(values[field.name])
+            values[asked.name] = asked.value
+        elif asked.field_type is not float:
+            values[asked.name] = _whole(values[asked.name])
     return values
 
 

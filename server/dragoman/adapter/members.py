@@ -35,6 +35,7 @@ _OUTPUTS = (agent_run.RunOutput, team_run.TeamRunOutput)
 _FAILURES = (agent_run.RunErrorEvent, team_run.RunErrorEvent)
 
 _DONE: Final = object()
+_ATTENDED: Final = "_dragoman_attended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def carried(event: Any) -> Any:
 
 def attend(member: Agent | Team) -> None:
     """Mends how a team runs the member, once. Members of a nested team are to be attended by themselves."""
-    if "arun" in vars(member):
+    if _ATTENDED in vars(member):
         return
     run: Callable[..., Any] = member.arun
     go_on: Callable[..., Any] = member.acontinue_run
@@ -86,11 +87,13 @@ def attend(member: Agent | Team) -> None:
         return _told(_streamed(member, run(*args, **kwargs), kwargs.get("run_id")), inbox)
 
     def acontinue_run(*args: Any, run_response: _Output | None = None, **kwargs: Any) -> Any:
-        if run_response is not None:
-            kwargs.setdefault("run_context", _context(run_response, kwargs))
-        return go_on(*args, run_response=run_response, **kwargs)
+        if run_response is None:
+            return go_on(*args, **kwargs)
+        kwargs.setdefault("run_context", _context(run_response, kwargs))
+        made = go_on(*args, run_response=run_response, **kwargs)
+        return _streamed(member, made, run_response.run_id) if kwargs.get("stream") else made
 
-    vars(member).update(arun=arun, acontinue_run=acontinue_run)
+    vars(member).update({_ATTENDED: True, "arun": arun, "acontinue_run": acontinue_run})
 
 
 async def merged(call: FunctionCall, items: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
@@ -139,7 +142,9 @@ async def _streamed(
     try:
         async with aclosing(stream):
             async for event in stream:
-                ended = ended or isinstance(event, _OUTPUTS)
+                if isinstance(event, _OUTPUTS):
+                    ended = True
+                    event.content = FAILED if failed else event.content
                 failed = failed or (isinstance(event, _FAILURES) and event.run_id == run_id)
                 yield event
     except RunCancelledException:

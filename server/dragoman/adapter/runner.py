@@ -254,6 +254,7 @@ class AgnoRun:
         """Tells all who keep books what there was before the pause."""
         self._taken_up = restored
         self._scope.tools.awaited = restored.awaited
+        self._results = {run_id: list(told) for run_id, told in restored.results.items()}
         self._spent_before = {one.member.run_id: one.spent for one in restored.begun}
         open_calls: set[str] = set()
         for output in restored.outputs():
@@ -290,7 +291,7 @@ class AgnoRun:
             for run_id, member in self._mapping.members().items()
         ]
         self._outcome.continuation = await asyncio.to_thread(
-            continuing.freeze, self._order, self._output, begun
+            continuing.freeze, self._order, self._output, begun, self._results
         )
         self._outcome.status = "paused"
 
@@ -324,9 +325,10 @@ class AgnoRun:
 
     def _pass_on(self, event: Any, restored: continuing.Restored) -> None:
         """After a pause: sees that a leader is told what came of its members before it asks its model."""
-        if isinstance(event, _COMPLETED) and event.parent_run_id:
-            result = f"[{_name(event)}]: {event.content or 'Task completed'}"
-            self._results.setdefault(event.parent_run_id, []).append(result)
+        if isinstance(event, (*_COMPLETED, *_FAILED)) and event.parent_run_id:
+            failed = isinstance(event, _FAILED)
+            result = members.FAILED if failed else event.content or "Task completed"
+            self._results.setdefault(event.parent_run_id, []).append(f"[{_name(event)}]: {result}")
         elif isinstance(event, _REQUESTING):
             if restored.unanswered(self._scope.tools, event.run_id):
                 raise continuing.NotContinuable("a tool call has no result")
