@@ -66,7 +66,8 @@ class HttpFetcher:
         }
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
+            # Once: left to httpcore, the authorities would be read for every connection, on the event loop.
+            ssl_context=ssl_context or (httpcore.default_ssl_context() if hosts else None),
             max_connections=MAX_FETCHES,
             max_keepalive_connections=0,
             network_backend=CheckedBackend(hosts.is_private, resolver),

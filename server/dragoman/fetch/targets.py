@@ -116,9 +116,13 @@ class Hosts:
         self._public = tuple(_pattern(text) for text in patterns)
         self._private = tuple(_pattern(text) for text in private)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._public or self._private)
+
     def check(self, target: Target) -> None:
         """Raises Refused for a host, or a port of it, that is not allowed."""
-        if not self._public and not self._private:
+        if not self:
             raise Refused("this server fetches no media; send the bytes in data")
         if not (self.is_private(target.host, target.port) or _fits(self._public, target.host, target.port)):
             raise Refused("is not of a host and port that this server fetches media from")
