@@ -2,12 +2,14 @@
 
 What happens to it, in order:
 
-1. When the server starts, the class is instantiated once, without arguments, and `build_agent` (of a team, `build_team`)
-   is called to see that it works and what tools, members and models it has. A fault here stops the server and names the author's line.
+1. When the server starts, the class is instantiated once, without arguments, and `build_agent` (of a team,
+   `build_team`) is called to see that it works and what tools, members and models it has. A fault here stops the
+   server and names the author's line.
 2. When a session is made, its `inputs` become a `CreateSessionModel`, and `validate_create_session` may refuse them.
 3. When a run is asked for, its `inputs` become a `RequestModel`, and `validate_run` may refuse the whole of it.
    Nothing has been stored yet: a refused run leaves no trace.
-4. When the run starts, `build_agent` or `build_team` makes a fresh one, `prepare` adapts it to the inputs, and it runs once.
+4. When the run starts, `build_agent` or `build_team` makes a fresh one, `prepare` adapts it to the inputs, and it
+   runs once.
 
 The one instance serves all runs at the same time, on one event loop: keep no run's state on it.
 """
