@@ -53,8 +53,9 @@ async def test_messages_come_back_as_they_were(store: SqlStore, written: list[Me
     assert read == numbered
     own = [message for message in numbered if message.parent_run_id is None]
     assert await store.list_messages(make.ALICE, session.id, Page(100)) == own
-    assert await store.load_history(make.ALICE, session.id, None) == own
-    assert await store.load_history(make.ALICE, session.id, 1) == own
+    said = [replace(message, usage=None, cost=None) for message in own]
+    assert await store.load_history(make.ALICE, session.id, None) == said
+    assert await store.load_history(make.ALICE, session.id, 1) == said
 
 
 async def test_pages_of_messages_in_both_directions(store: SqlStore) -> None:

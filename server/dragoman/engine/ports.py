@@ -534,7 +534,10 @@ class Store(Protocol):
         ...
 
     async def load_history(self, owner: Owner, session_id: UUID, runs: int | None) -> list[Message]:
-        """The messages of the last `runs` runs (None: all) of the session's own agent, in order. One indexed read."""
+        """The messages of the last `runs` runs (None: all) of the session's own agent, in order. One indexed read.
+
+        Without what they have used and cost: no model is told.
+        """
         ...
 
     async def get_media(self, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:

@@ -7,14 +7,23 @@ import sqlalchemy as sa
 
 from dragoman.engine.ports import Page
 from dragoman.records import Message, Owner
-from dragoman.storage.rows import Values, message_of, of, owned, unpack
+from dragoman.storage.rows import SPENT, Values, message_of, of, owned, unpack
 from dragoman.storage.sessions import BATCH
 from dragoman.storage.tables import chat_events, message_media, runs
 
 _OF_SESSION = sa.select(chat_events).where(
     chat_events.c.session_id == sa.bindparam("session"), owned(chat_events)
 )
-_HISTORY = _OF_SESSION.where(chat_events.c.parent_run_id.is_(None)).order_by(chat_events.c.sequence)
+# Every run reads its history, and no run reads what it has cost: half of a row's columns.
+_HISTORY = (
+    sa.select(*(column for column in chat_events.c if column.name not in SPENT))
+    .where(
+        chat_events.c.session_id == sa.bindparam("session"),
+        owned(chat_events),
+        chat_events.c.parent_run_id.is_(None),
+    )
+    .order_by(chat_events.c.sequence)
+)
 _RECENT = (
     sa.select(runs.c.id)
     .where(
@@ -58,23 +67,26 @@ def select(
 
 
 def history(connection: sa.Connection, owner: Owner, session_id: UUID, last: int | None) -> list[Message]:
-    """What the session's own agent has said and heard in the last runs (None: all), in order.
+    """What the session's own agent has said and heard in the last runs (None: all), in order; without tokens and costs.
 
     The last runs are found by the last message that each has left, from the end of an index: the cost does not grow with
     the session.
     """
     parameters = {"session": session_id, **of(owner)}
     if last is None:
-        return _all(connection, _HISTORY, parameters)
-    return _all(connection, _RECENT_HISTORY, {**parameters, "last": last})
+        return _all(connection, _HISTORY, parameters, spent=False)
+    return _all(connection, _RECENT_HISTORY, {**parameters, "last": last}, spent=False)
 
 
-def _all(connection: sa.Connection, query: sa.Select[Any], parameters: Values) -> list[Message]:
+def _all(
+    connection: sa.Connection, query: sa.Select[Any], parameters: Values, *, spent: bool = True
+) -> list[Message]:
     rows = connection.execute(query, parameters).all()
     parts = unpack(connection, (row.root_run_id for row in rows), (row.message_parts for row in rows))
     media = _media(connection, [row.id for row in rows if row.media_count])
     return [
-        message_of(row, value, tuple(media.get(row.id, ()))) for row, value in zip(rows, parts, strict=True)
+        message_of(row, value, tuple(media.get(row.id, ())), spent=spent)
+        for row, value in zip(rows, parts, strict=True)
     ]
 
 

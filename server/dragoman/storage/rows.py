@@ -113,6 +113,12 @@ def of(owner: Owner) -> Values:
     return {"owner_principal": owner.principal, "owner_user": owner.user}
 
 
+SPENT = frozenset(
+    {*TOKENS, "usd", "amount", "price_version", "exchange_rate", "rate_date", "unit_prices", "currency"}
+)
+"""Columns of what has been used and paid."""
+
+
 def session_values(session: Session) -> Values:
     """A row of `sessions`."""
     return {
@@ -269,8 +275,8 @@ def message_values(
     }
 
 
-def message_of(row: sa.Row[Any], parts: bytes, media: tuple[bytes, ...]) -> Message:
-    """The message of a row of `chat_events`."""
+def message_of(row: sa.Row[Any], parts: bytes, media: tuple[bytes, ...], *, spent: bool = True) -> Message:
+    """The message of a row of `chat_events`. `spent`: whether the row has the columns `SPENT`."""
     return Message(
         id=row.id,
         run_id=row.run_id,
@@ -282,8 +288,8 @@ def message_of(row: sa.Row[Any], parts: bytes, media: tuple[bytes, ...]) -> Mess
         parts=parts,
         create_time=row.created_at,
         media=media,
-        usage=None if row.input_tokens is None else usage_of(row),
-        cost=None if row.usd is None else cost_of(row),
+        usage=usage_of(row) if spent and row.input_tokens is not None else None,
+        cost=cost_of(row) if spent and row.usd is not None else None,
         sequence=row.sequence,
     )
 

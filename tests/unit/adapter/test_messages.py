@@ -145,6 +145,26 @@ def test_what_cannot_be_kept_is_refused_and_the_rest_can_be_kept(
         assert (outer["after"] == 1.5) if ways[-1] else (outer[0] == 2**70)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("created_at", "7"),
+        ("created_at", 7.0),
+        ("tool_call_error", 1),
+        ("tool_call_error", "yes"),
+        ("name", 5),
+        ("content", {"no": "list"}),
+        ("tool_calls", "none"),
+        ("checkpoint_created_at", True),
+        ("extra_field", 3),
+    ],
+)
+def test_what_a_field_is_not_meant_for_is_kept_as_it_is(name: str, value: Any) -> None:
+    message = Message(role="user", content="Hi", images=[Image(content=b"x", detail="high")])
+    setattr(message, name, value)
+    assert_same(back(message), message)
+
+
 def test_media_references_and_empty_values_are_kept() -> None:
     message = Message(
         role="user",
