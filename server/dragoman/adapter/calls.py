@@ -32,6 +32,7 @@ from agno.run.team import TeamRunOutput
 
 from dragoman import ids, wire
 from dragoman.adapter import steps
+from dragoman.adapter.sums import divide, fits, minus, plus
 from dragoman.adapter.tokens import Counts, counts
 from dragoman.engine.ports import Meter, Pricer
 from dragoman.records import CallStatus, Cost, ModelCall, TokenUsage, utcnow
@@ -44,6 +45,9 @@ MAIN: Final = "model"
 
 AUXILIARY: Final = "auxiliary"
 """Kind of a call of which it is not (yet) known what it was for."""
+
+REASONING: Final = "reasoning_model"
+"""Kind of the calls in which an agent that Agno puts before another reasons for it."""
 
 CLOSE_GRACE: Final = 5.0
 """Seconds that tasks with open calls have to end after they were cancelled."""
@@ -160,6 +164,28 @@ under_way: ContextVar[Call | None] = ContextVar("dragoman_call", default=None)
 """The call under way. Set around every step of it: the code that reads it has no other way to know."""
 
 
+_PURPOSES: Final = "_dragoman_purposes"
+
+
+def mark(model: Model, kind: str) -> None:
+    """Some agent has the model for calls of that kind. Agno does not always say what a call is for."""
+    vars(model).setdefault(_PURPOSES, set()).add(kind)
+
+
+def _kind(model: Model, source: Source, *, has_run: bool) -> str:
+    """What a call of the model is for, if that is known: a model may have several purposes, and the author's agents share it."""
+    purposes = vars(model).get(_PURPOSES, frozenset())
+    if len(purposes) == 1 and not purposes & {MAIN, REASONING}:
+        return str(next(iter(purposes)))
+    kind = str(model.model_type.value)
+    if kind != MAIN:
+        return kind
+    if not has_run:
+        return AUXILIARY
+    inner = source.parent is not None and not source.is_member
+    return REASONING if inner and REASONING in purposes else MAIN
+
+
 class Ledger:
     """The calls of one run. Used on one event loop."""
 
@@ -212,9 +238,7 @@ class Ledger:
             )
         run = arguments.get("run_response")
         source = self._source(run)
-        kind = str(model.model_type.value)
-        if run is None and kind == MAIN:
-            kind = AUXILIARY
+        kind = _kind(model, source, has_run=run is not None)
         call = Call(
             source,
             kind=kind,
@@ -225,7 +249,7 @@ class Ledger:
         call.has_run = run is not None
         with contextlib.suppress(RuntimeError):  # a synchronous call in a thread has no task
             call.task = asyncio.current_task()
-        if run is not None and kind == MAIN and source.messages is None:
+        if run is not None and kind in (MAIN, REASONING) and source.messages is None:
             source.messages = arguments.get("messages")
         self._calls.append(call)
         return call
@@ -272,42 +296,46 @@ class Ledger:
         for kind, entries in ((metrics.details if metrics else None) or {}).items():
             for entry in entries:
                 key = (agno_run_id or self._root.agno_id, kind, entry.provider, entry.id)
-                known = self._before.get(key, (0, 0, 0, 0))
-                self._before[key] = tuple(map(sum, zip(known, counts(entry), strict=True)))
+                self._before[key] = plus(self._before.get(key), counts(entry))
 
     def settle(self, agno_run_id: str | None, metrics: RunMetrics | None) -> None:
         """Explains what Agno counted for a completed run by the calls that were seen; books the rest."""
         source = self._sources.get(agno_run_id or "", self._root)
-        unexplained: dict[tuple[str, str], tuple[str, Counts]] = {}
+        sums: dict[tuple[str, str], dict[str, Counts]] = {}
         for kind, entries in ((metrics.details if metrics else None) or {}).items():
             for entry in entries:
-                left = self._since_pause(source, kind, entry)
-                for call in self._explaining(source, kind, entry.id, left):
-                    rest = tuple(a - b for a, b in zip(left, call.counted, strict=True))
-                    if min(rest) >= 0:
-                        left, call.kind, call.settled = rest, kind, True
-                if any(left):
-                    model = (entry.provider, entry.id)
-                    known = unexplained.get(model)
-                    unexplained[model] = (
-                        kind if known is None else AUXILIARY,
-                        left if known is None else tuple(map(sum, zip(known[1], left, strict=True))),
-                    )
-        for (provider, name), (kind, left) in unexplained.items():
+                counted = sums.setdefault((entry.provider, entry.id), {})
+                counted[kind] = plus(counted.get(kind), self._since_pause(source, kind, entry))
+        for (provider, model), left in sums.items():
+            for kind in left:
+                for call in self._explaining(source, kind, model):
+                    if fits(call.counted, left[kind]):
+                        left[kind], call.settled = minus(left[kind], call.counted), True
+            self._tell_apart(self._explaining(source, AUXILIARY, model), left)
+            unexplained = {kind: rest for kind, rest in left.items() if any(rest)}
+            if not unexplained:
+                continue
+            rest = plus(*unexplained.values())
+            kind = next(iter(unexplained)) if len(unexplained) == 1 else AUXILIARY
             # Calls that fit nowhere are part of the rest all the same: rather of an unknown kind than billed twice.
-            for call in self._explaining(source, AUXILIARY, name, left):
-                left = tuple(max(0, a - b) for a, b in zip(left, call.counted, strict=True))
+            for call in self._explaining(source, AUXILIARY, model):
+                rest = minus(rest, call.counted)
                 call.kind, call.settled = kind, True
-            if any(left):
-                self._book(source, kind, provider, name, TokenUsage(*left))
+            if any(rest):
+                self._book(source, kind, provider, model, TokenUsage(*rest))
+
+    def _tell_apart(self, unknown: Sequence[Call], left: dict[str, Counts]) -> None:
+        """Finds out what calls were for by the sums that they must come to: exactly if they can, else as they fit."""
+        for call, kind in zip(unknown, divide([call.counted for call in unknown], left), strict=True):
+            if kind is not None:
+                left[kind] = minus(left[kind], call.counted)
+                call.kind, call.settled = kind, True
 
     def _since_pause(self, source: Source, kind: str, entry: Any) -> Counts:
         """What Agno counted without what it had counted before the pause."""
         figures = counts(entry)
         before = self._before.pop((source.agno_id, kind, entry.provider, entry.id), None)
-        if before is None:
-            return figures
-        return tuple(max(0, a - b) for a, b in zip(figures, before, strict=True))
+        return figures if before is None else minus(figures, before)
 
     def last(self, agno_run_id: str | None = None) -> Call | None:
         """The latest call in which the run's own agent, or the given run's, worked at its answer."""
@@ -377,21 +405,30 @@ class Ledger:
         return answer.result()
 
     def _source(self, run: RunOutput | TeamRunOutput | None) -> Source:
-        at_work = self._sources.get(steps.current.get() or "", self._root)
+        at_work = self._at_work(steps.current.get())
         if run is None or run.run_id is None:
             return at_work
-        source = self._sources.get(run.run_id)
-        if source is None:
-            team = self._delegator(run.run_id)
-            parent = team or at_work
-            source = self._sources[run.run_id] = Source(
-                run.run_id,
-                _uuid(run.run_id),
-                parent.run_id,
-                _name(run, team) or parent.agent_name,
-                parent=parent,
-                is_member=team is not None,
-            )
+        return self._sources.get(run.run_id) or self._add(run.run_id, _names(run), at_work)
+
+    def _at_work(self, step: steps.AtWork | None) -> Source:
+        if step is None:
+            return self._root
+        known = self._sources.get(step.agno_id)
+        return known or self._add(step.agno_id, (step.name, step.agno_id), self._at_work(step.outer))
+
+    def _add(self, agno_id: str, names: tuple[str | None, str | None], at_work: Source) -> Source:
+        """A run that has not been seen before. One without a name goes by its agent's id in a team, else by whom it works for."""
+        team = self._delegator(agno_id)
+        parent = team or at_work
+        name, agent_id = names
+        source = self._sources[agno_id] = Source(
+            agno_id,
+            _uuid(agno_id),
+            parent.run_id,
+            name or (agent_id if team is not None else None) or parent.agent_name,
+            parent=parent,
+            is_member=team is not None,
+        )
         return source
 
     def _delegator(self, agno_id: str) -> Source | None:
@@ -420,17 +457,27 @@ class Ledger:
     def _unmetered(self, event: Any) -> Call:
         """The row of a call that was seen by its event alone."""
         usage = replace(TokenUsage(*counts(event)), reasoning_tokens=event.reasoning_tokens or 0)
-        source = self._sources.get(event.run_id or "", self._root)
+        source = self._sources.get(event.run_id or self._root.agno_id) or self._announced(event)
         call = self._book(source, MAIN, event.model_provider or "", event.model or "", usage)
         if event.time_to_first_token is not None:
             call.time_to_first_token = timedelta(seconds=event.time_to_first_token)
         return call
 
-    def _explaining(self, source: Source, kind: str, model: str, sums: Counts) -> list[Call]:
-        """Completed calls that may be part of what Agno counted for the source: its own first, then what fits exactly.
+    def _announced(self, event: Any) -> Source:
+        """The run that an event tells of, when none of its calls was seen: that of a member whom nobody could meter."""
+        parent = self._sources.get(getattr(event, "parent_run_id", None) or "", self._root)
+        names = (getattr(event, key, None) for key in ("agent_name", "team_name", "agent_id", "team_id"))
+        name = next((name for name in names if name), parent.agent_name)
+        source = Source(event.run_id, _uuid(event.run_id), parent.run_id, name, parent=parent, is_member=True)
+        self._sources[source.agno_id] = source
+        return source
+
+    def _explaining(self, source: Source, kind: str, model: str) -> list[Call]:
+        """Completed calls that may be part of what Agno counted for the source as of that kind: its own first.
 
         Agno counts an agent inside of another (one that reasons, for example) with the outer one, but not one that a
-        tool runs: these never fit in, as the source's own calls leave no room for them.
+        tool runs: these never fit in, as the source's own calls leave no room for them. Whatever a team asks for its
+        answer, of whichever model, Agno counts as of the main kind.
         """
         able = [
             call
@@ -438,12 +485,10 @@ class Ledger:
             if call.status is CallStatus.COMPLETED
             and not call.settled
             and call.model == model
-            and call.kind in (kind, AUXILIARY)
+            and (call.kind == kind or (kind == MAIN and call.has_run))
             and call.source.works_for(source)
         ]
-        return sorted(
-            able, key=lambda call: (call.kind != kind, call.source is not source, call.counted != sums)
-        )
+        return sorted(able, key=lambda call: (call.kind != kind, call.source is not source))
 
     def _book(self, source: Source, kind: str, provider: str, model: str, usage: TokenUsage) -> Call:
         call = Call(source, kind=kind, provider=provider, model=model, message=None)
@@ -489,11 +534,11 @@ def _runs_on(loop: asyncio.AbstractEventLoop) -> bool:
         return False
 
 
-def _name(run: RunOutput | TeamRunOutput, team: Source | None) -> str | None:
-    """What the run's agent is called. One without a name goes by its id in a team, and else by whom it works for."""
+def _names(run: RunOutput | TeamRunOutput) -> tuple[str | None, str | None]:
+    """The name and the id of the agent or team whose run it is."""
     if isinstance(run, TeamRunOutput):
-        return run.team_name or run.team_id
-    return run.agent_name or (run.agent_id if team is not None else None)
+        return run.team_name, run.team_id
+    return run.agent_name, run.agent_id
 
 
 def _uuid(text: str) -> UUID:

@@ -25,17 +25,20 @@ from types import new_class
 from typing import Any, Final, NoReturn
 
 from agno.agent import Agent
+from agno.compression.manager import CompressionManager
+from agno.memory import MemoryManager
 from agno.metrics import MessageMetrics
 from agno.models.anthropic import Claude
 from agno.models.base import Model
 from agno.models.message import Message
 from agno.models.response import ModelResponse
+from agno.session import SessionSummaryManager
 from agno.team import Team
 from agno.tools.function import FunctionCall
 from anthropic import Anthropic, APIStatusError, AsyncAnthropic
 
 from dragoman.adapter import steps, tokens
-from dragoman.adapter.calls import Call, Ledger, under_way
+from dragoman.adapter.calls import MAIN, REASONING, Call, Ledger, mark, under_way
 from dragoman.adapter.clients import Clients, counted
 from dragoman.adapter.guards import ToolOutcome, Tools
 
@@ -43,6 +46,17 @@ logger = logging.getLogger(__name__)
 
 CUT_OFF: Final = frozenset({"max_tokens", "model_context_window_exceeded", "stop_sequence", "refusal"})
 """Stop reasons with which the last block of an answer may be half of what it was to be."""
+
+
+_SLOTS: Final = (MAIN, REASONING, "parser_model", "output_model", "followup_model")
+"""Attributes of agents and teams that hold models; each is Agno's name for the kind of call, too."""
+
+_MANAGERS: Final[dict[type, str]] = {
+    MemoryManager: "memory_model",
+    SessionSummaryManager: "session_summary_model",
+    CompressionManager: "compression_model",
+}
+"""What the models of Agno's managers are for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,13 +284,31 @@ def instrument(component: Agent | Team) -> None:
             pending.extend(item)
         elif isinstance(item, Agent | Team):
             pending.extend(vars(item).values())
+            _mark(item)
             if item is not component:
                 steps.follow(item)
         elif type(item).__module__.startswith("agno.") and hasattr(item, "__dict__"):
             # A manager, a configuration, a toolkit: what it holds itself, and no further.
+            _mark(item)
             pending.extend(
                 value for value in vars(item).values() if isinstance(value, Model | Agent | Team | list)
             )
+
+
+def _mark(holder: object) -> None:
+    """Notes what the models are for that an agent, a team or one of Agno's managers holds."""
+    if isinstance(holder, Agent | Team):
+        for kind in _SLOTS:
+            _mark_one(getattr(holder, kind, None), kind)
+        _mark_one(getattr(holder.reasoning_agent, "model", None), REASONING)
+    for manager, kind in _MANAGERS.items():
+        if isinstance(holder, manager):
+            _mark_one(getattr(holder, "model", None), kind)
+
+
+def _mark_one(model: object, kind: str) -> None:
+    if isinstance(model, Model):
+        mark(model, kind)
 
 
 def _meter(model: Model) -> None:

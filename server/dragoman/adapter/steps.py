@@ -9,13 +9,26 @@ inherit it.
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agno.agent import Agent
 from agno.team import Team
 
-current: ContextVar[str | None] = ContextVar("dragoman_step", default=None)
-"""Agno's id of the run that is at work; None for the run itself, or outside of one."""
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """A run that is at work for another one."""
+
+    agno_id: str
+    name: str
+    """What its agent is called, or else its id."""
+    outer: "AtWork | None"
+    """The run within whose step it works; None for the run itself."""
+
+
+current: ContextVar[AtWork | None] = ContextVar("dragoman_step", default=None)
+"""The run that is at work; None for the run itself, or outside of one."""
 
 _FOLLOWED: Final = "_dragoman_followed"
 
@@ -27,27 +40,28 @@ def follow(component: Agent | Team) -> None:
     vars(component).update(
         {
             _FOLLOWED: True,
-            "arun": _followed(component.arun),
-            "acontinue_run": _followed(component.acontinue_run),
+            "arun": _followed(component, component.arun),
+            "acontinue_run": _followed(component, component.acontinue_run),
         }
     )
 
 
-def _followed(run: Callable[..., Any]) -> Callable[..., Any]:
+def _followed(component: Agent | Team, run: Callable[..., Any]) -> Callable[..., Any]:
     def start(*args: Any, **kwargs: Any) -> Any:
         made = run(*args, **kwargs)
         run_id = kwargs.get("run_id") or getattr(kwargs.get("run_response"), "run_id", None)
         if run_id is None:
             return made
-        return _stepped(made, run_id) if isinstance(made, AsyncIterator) else _awaited(made, run_id)
+        step = AtWork(run_id, component.name or component.id or "", current.get())
+        return _stepped(made, step) if isinstance(made, AsyncIterator) else _awaited(made, step)
 
     return start
 
 
-async def _stepped(stream: Any, run_id: str) -> AsyncGenerator[Any, None]:
+async def _stepped(stream: Any, step: AtWork) -> AsyncGenerator[Any, None]:
     async with aclosing(stream):
         while True:
-            token = current.set(run_id)
+            token = current.set(step)
             try:
                 event = await anext(stream)
             except StopAsyncIteration:
@@ -57,8 +71,8 @@ async def _stepped(stream: Any, run_id: str) -> AsyncGenerator[Any, None]:
             yield event
 
 
-async def _awaited(work: Any, run_id: str) -> Any:
-    token = current.set(run_id)
+async def _awaited(work: Any, step: AtWork) -> Any:
+    token = current.set(step)
     try:
         return await work
     finally:
