@@ -86,6 +86,7 @@ async def running(
     # The rooms are heavy to import (Agno alone takes seconds): only here, so that a command that needs none is quick.
     from dragoman.adapter import AgnoMessageView, AgnoRunner, SniffingInspector
     from dragoman.auth import Authenticator, KeyRing
+    from dragoman.blobs import open_blobs
     from dragoman.catalog import load
     from dragoman.engine import Budgets, Engine
     from dragoman.fetch import Hosts, HttpFetcher
@@ -110,6 +111,7 @@ async def running(
                     settings.database_url,
                     connections=settings.database_connections,
                     sqlite_synchronous=settings.sqlite_synchronous,
+                    blobs=None if settings.media_store == "database" else open_blobs(settings.media_store),
                 )
             except ValueError as error:
                 raise StartError(str(error)) from error
@@ -272,6 +274,7 @@ def _budget_rules(settings: Settings) -> "list[BudgetRule]":
 @contextmanager
 def _told_to_operators() -> Iterator[None]:
     """What can be wrong with a configuration, as a StartError."""
+    from dragoman.blobs import BlobsUnusable
     from dragoman.catalog import CatalogError
     from dragoman.pricing import PriceFileError
     from dragoman.storage import DatabaseUnusable, SchemaOutdated
@@ -283,7 +286,14 @@ def _told_to_operators() -> Iterator[None]:
         raise StartError(f"{error}; run `dragoman migrate`, or start with --migrate") from error
     except StorageUnavailable as error:
         raise StartError("the database does not answer; see the log above for what it said") from error
-    except (CatalogError, PriceFileError, DatabaseUnusable, CannotListen, TlsUnusable) as error:
+    except (
+        CatalogError,
+        PriceFileError,
+        DatabaseUnusable,
+        CannotListen,
+        TlsUnusable,
+        BlobsUnusable,
+    ) as error:
         raise StartError(str(error)) from error
 
 

@@ -148,6 +148,10 @@ class Settings(BaseSettings):
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """FULL: nothing is lost at power loss. NORMAL: faster, the last transactions may be."""
 
+    media_store: str = Field(default="database", repr=False)
+    """Where media are kept: `database`, `file:///folder`, or `s3://bucket/prefix?endpoint=http://host:9000&region=...` (with
+    credentials where S3's own tools look for them). Media that are in the database already stay there."""
+
     # Money
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "ZAR"
     """The reporting currency, ISO 4217."""

@@ -351,7 +351,7 @@ class Message:
     """JSON: the whole `to_dict()` plus what that loses; large media by reference (see adapter/messages.py)."""
     create_time: datetime
     media: tuple[bytes, ...] = ()
-    """The hashes of the media that `parts` refers to, in order."""
+    """The hashes of its media, in order: of those that `parts` refers to, and of small ones that are in it."""
     usage: TokenUsage | None = None
     cost: Cost | None = None
     sequence: int = 0

@@ -189,17 +189,17 @@ async def test_a_medium_that_is_deleted_just_before_it_is_referred_to_is_put_aga
     for session in (leaving, staying):
         await store.create_session(session)
     await say(store, leaving, b"picture")
-    put = store._put
+    put = store._media.put
     times = 0
 
-    async def put_and_delete(owner: Owner, medium: Media) -> None:
+    async def put_and_delete(owner: Owner, medium: Media, limit: int) -> None:
         nonlocal times
-        await put(owner, medium)
+        await put(owner, medium, limit)
         times += 1
         if times == 1:
             await store.delete_session(make.ALICE, leaving.id)
 
-    monkeypatch.setattr(store, "_put", put_and_delete)
+    monkeypatch.setattr(store._media, "put", put_and_delete)
     await say(store, staying, b"picture")
     picture = make.medium(b"picture")
     assert times == 2

@@ -96,8 +96,8 @@ async def doors(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Doors]:
 async def answer(doors: Doors, path: str, method: Any, metadata: Any, request: Any = None) -> str:
     """OK, or the reason of the refusal."""
     made = message_factory.GetMessageClass(method.input_type)() if request is None else request
-    options = {"request_serializer": type(made).SerializeToString}
-    channel = doors.served.channel
+    options: dict[str, Any] = {"request_serializer": type(made).SerializeToString}
+    channel: Any = doors.served.channel
     try:
         if method.server_streaming:
             call = channel.unary_stream(path, **options)(made, metadata=metadata, timeout=30)
@@ -143,14 +143,16 @@ async def test_probes_need_no_key(doors: Doors) -> None:
 @pytest.mark.parametrize(("caller", "code"), [("nobody", "UNAUTHENTICATED"), ("reader", "OK")])
 async def test_reflection_needs_one(doors: Doors, version: str, caller: str, code: str) -> None:
     path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
-    call = doors.served.channel.stream_stream(path)(metadata=doors.metadata(caller))
+    channel: Any = doors.served.channel
+    call = channel.stream_stream(path)(metadata=doors.metadata(caller))
     await call.done_writing()
     assert (await call.code()).name == code
 
 
 async def test_a_caller_is_refused_before_its_request_is_read(doors: Doors) -> None:
     """What it sends is no message at all, and it is told of its credentials."""
-    call = doors.served.channel.unary_unary("/dragoman.v1.RunService/Execute")(b"\xff" * 1000)
+    channel: Any = doors.served.channel
+    call = channel.unary_unary("/dragoman.v1.RunService/Execute")(b"\xff" * 1000)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call
     assert (await refusal(refused.value)).reason == NOBODY

@@ -193,6 +193,12 @@ class Services(
         self.requests.append(request)
         return session_service_pb2.ListMessagesResponse(messages=self.messages)
 
+    def GetMedia(
+        self, request: session_service_pb2.GetMediaRequest, context: grpc.ServicerContext
+    ) -> Iterator[session_service_pb2.GetMediaResponse]:
+        yield session_service_pb2.GetMediaResponse(data=b"PNG")
+        yield session_service_pb2.GetMediaResponse(data=request.media_id[:4].encode())
+
     def QueryUsage(
         self, request: usage_service_pb2.QueryUsageRequest, context: grpc.ServicerContext
     ) -> usage_service_pb2.QueryUsageResponse:

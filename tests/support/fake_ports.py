@@ -29,6 +29,7 @@ from dragoman.errors import (
     DragomanError,
     InvalidInput,
     InvalidMedia,
+    MediaNotFound,
     RequestIdReused,
     RunNotFound,
     RunNotPaused,
@@ -169,6 +170,24 @@ class FakeView:
         return shown
 
 
+@dataclass(frozen=True)
+class FakeMedium:
+    """A medium in memory."""
+
+    medium: Media
+
+    @property
+    def mime_type(self) -> str:
+        return self.medium.mime_type
+
+    @property
+    def size(self) -> int:
+        return len(self.medium.data)
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self.medium.data[offset : offset + size]
+
+
 @dataclass
 class FakeStore:
     """Dicts. Raises `broken` from every call when that is set."""
@@ -276,6 +295,12 @@ class FakeStore:
         self._check()
         self.media_reads += 1
         return {sha256: self.media[sha256] for sha256 in hashes if sha256 in self.media}
+
+    async def open_media(self, owner: Owner, sha256: bytes) -> "FakeMedium":
+        self._check()
+        if sha256 not in self.media:
+            raise MediaNotFound(sha256.hex())
+        return FakeMedium(self.media[sha256])
 
     async def get_run(self, owner: Owner, run_id: UUID) -> Run:
         self._check()

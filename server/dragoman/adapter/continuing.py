@@ -192,7 +192,7 @@ def _frozen(output: Output, media: dict[str, dict[str, str]]) -> dict[str, Any]:
     for message in output.messages or ():
         encoded = _encoded(message)
         messages.append(json.loads(encoded.parts))
-        for medium in encoded.media:
+        for medium in encoded.apart:
             data = base64.b64encode(medium.data).decode("ascii")
             media[medium.id] = {"mime_type": medium.mime_type, "data": data}
     if isinstance(output, RunOutput):

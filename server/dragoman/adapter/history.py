@@ -40,7 +40,7 @@ async def load(source: HistorySource, order: RunOrder, runs: int | None) -> list
     if runs == 0:
         return []
     stored = await source.load_history(order.owner, order.session.id, runs)
-    hashes = list(dict.fromkeys(sha256 for message in stored for sha256 in message.media))
+    hashes = list(dict.fromkeys(sha256 for row in stored if row.media for sha256 in rows.apart(row.parts)))
     media = await source.get_media(order.owner, hashes) if hashes else {}
     # A run that was paused, and then ended instead of continued, has left its open tool calls.
     return [

@@ -77,21 +77,23 @@ class Encoded:
 
     parts: bytes
     media: tuple[Media, ...]
-    """Those that `parts` refers to, in order."""
+    """All of its media that have bytes, in order."""
+    apart: tuple[Media, ...]
+    """Those of them that are not in `parts`, which refers to them."""
 
 
 def encode(message: Message, *, strict: bool = True) -> Encoded:
     """The message as JSON, its large media apart. Raises Unstorable, unless it need not be `strict`."""
-    apart: list[Media] = []
+    media: list[Media] = []
     document: dict[str, Any] = {}
     for name in Message.model_fields:
         value = getattr(message, name)
         if name in _DEFAULTS and value is _DEFAULTS[name]:
             continue
         if name in _MANY and value is not None:
-            value = [_medium(medium, apart, strict) for medium in value]
+            value = [_medium(medium, media, strict) for medium in value]
         elif name in _ONE and value is not None:
-            value = _medium(value, apart, strict)
+            value = _medium(value, media, strict)
         elif name in _MODELS and value is not None:
             value = _fields(value)
         elif name == "metrics":
@@ -99,7 +101,8 @@ def encode(message: Message, *, strict: bool = True) -> Encoded:
         document[name] = value
     if message.model_extra:
         document["extra"] = message.model_extra
-    return Encoded(_dumps(document if strict else _nearest(document, 0, set())), tuple(apart))
+    apart = tuple(medium for medium in media if len(medium.data) >= looks.INLINE_BELOW)
+    return Encoded(_dumps(document if strict else _nearest(document, 0, set())), tuple(media), apart)
 
 
 def decode(parts: bytes, media: Mapping[bytes, Media]) -> Message:
@@ -198,7 +201,7 @@ def _metrics(metrics: MessageMetrics) -> dict[str, Any]:
     }
 
 
-def _medium(medium: AgnoMedia, apart: list[Media], strict: bool) -> dict[str, Any]:
+def _medium(medium: AgnoMedia, found: list[Media], strict: bool) -> dict[str, Any]:
     document = _fields(medium)
     content = document.pop("content", None)
     if isinstance(document.get("filepath"), Path):
@@ -217,10 +220,10 @@ def _medium(medium: AgnoMedia, apart: list[Media], strict: bool) -> dict[str, An
         small = {"base64": base64.b64encode(content).decode()} if len(data) < looks.INLINE_BELOW else {}
     else:
         return {**document, "content": {"value": content}}
+    stored = Media(hash_of(data), looks.type_of(medium), data)
+    found.append(stored)
     if len(data) < looks.INLINE_BELOW:
         return {**document, "content": small}
-    stored = Media(hash_of(data), looks.type_of(medium), data)
-    apart.append(stored)
     reference: dict[str, Any] = {"sha256": stored.id, "size": len(data)}
     if isinstance(content, str):
         reference["text"] = True
@@ -249,6 +252,14 @@ def content_of(content: Mapping[str, Any], media: Mapping[bytes, Media]) -> Any:
     if "base64" in content:
         return base64.b64decode(content["base64"])
     return content["text"] if "text" in content else content["value"]
+
+
+def apart(parts: bytes) -> list[bytes]:
+    """The hashes of the media that a stored message refers to: what `decode` needs."""
+    if b'"sha256"' not in parts:
+        return []
+    contents = (medium.get("content") for _, medium in references(json.loads(parts)))
+    return [bytes.fromhex(content["sha256"]) for content in contents if content and "sha256" in content]
 
 
 def references(document: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -4,7 +4,21 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli import agents, budget, chat, demo, keys, migrate, prices, rates, reprice, runs, serve, usage
+from dragoman.cli import (
+    agents,
+    budget,
+    chat,
+    demo,
+    keys,
+    media,
+    migrate,
+    prices,
+    rates,
+    reprice,
+    runs,
+    serve,
+    usage,
+)
 from dragoman.cli._report import Commands
 
 app = typer.Typer(
@@ -23,6 +37,7 @@ app.add_typer(agents.app, name="agents")
 app.command("chat")(chat.chat)
 app.add_typer(runs.app, name="runs")
 usage.app.command("reprice")(reprice.reprice)
+app.add_typer(media.app, name="media")
 app.add_typer(usage.app, name="usage")
 app.command("budget")(budget.budget)
 app.add_typer(prices.app, name="prices")

@@ -30,6 +30,9 @@ SWEEP_INTERVAL = 3.0
 SLOW = 5.0
 """Seconds after which an answer of the store is as good as none."""
 
+UNREFERENCED = timedelta(days=1)
+"""For how long a medium may be there to which nothing refers: a run that brought it may still be about to end."""
+
 AT_A_TIME = 50
 """Runs that are swept, and rows that are trimmed, in one go."""
 
@@ -134,6 +137,7 @@ class Keeper:
         for trim, retention in (
             (self._store.trim_events, self._event_retention),
             (self._store.trim_requests, self._request_retention),
+            (self._store.sweep_media, UNREFERENCED),
         ):
             trimmed = AT_A_TIME
             while trimmed == AT_A_TIME:

@@ -7,6 +7,7 @@
     MessageView    shows a stored message as its proto                                      adapter/
     MediaInspector tells whether bytes are what they claim to be                            adapter/
     MediaFetcher   fetches media that callers name by URL                                   fetch/
+    BlobStore      keeps media, where the database does not                                 blobs/
     Store          keeps everything                                                         storage/
     Pricer         what tokens cost                                                         pricing/
     Signals        tells other processes at once what they would find in the store later    signals/
@@ -260,6 +261,40 @@ class MediaFetcher(Protocol):
 
     async def fetch(self, uri: str, path: str) -> FetchedMedium:
         """The bytes. Raises InvalidMedia or MediaTooLarge with a violation at `path`."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Keeps bytes outside of the database. Every call may raise StorageUnavailable; each may be repeated."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Keeps `data` under `key`. Again: the same."""
+        ...
+
+    async def get(self, key: str, offset: int = 0, size: int | None = None) -> bytes | None:
+        """At most `size` of the bytes from `offset` on (None: all); None when there is nothing under `key`."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Forgets the key, if there is such a one."""
+        ...
+
+
+class StoredMedium(Protocol):
+    """A medium that can be read piece by piece."""
+
+    @property
+    def mime_type(self) -> str:
+        """What it is."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """At most `size` of its bytes from `offset` on; fewer only at its end. Raises MediaNotFound when it is gone."""
         ...
 
 
@@ -538,6 +573,14 @@ class Store(Protocol):
 
         Without what they have used and cost: no model is told.
         """
+        ...
+
+    async def open_media(self, owner: Owner, sha256: bytes) -> StoredMedium:
+        """A medium to be read in pieces: nothing is held open between them. Raises MediaNotFound."""
+        ...
+
+    async def sweep_media(self, before: datetime, limit: int) -> int:
+        """Deletes at most `limit` media that were put before and that nothing refers to; returns how many."""
         ...
 
     async def get_media(self, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:

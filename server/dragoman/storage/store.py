@@ -5,6 +5,7 @@ client that cancels would lose what is being written), and `close` waits for the
 """
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,6 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from dragoman.engine.ports import (
+    BlobStore,
     Continued,
     Ended,
     Notice,
@@ -61,6 +63,7 @@ from dragoman.storage import (
     turns,
     usage,
 )
+from dragoman.storage.blobs import GARBAGE, MediaKeeper, Medium
 from dragoman.storage.database import Database, Work
 from dragoman.storage.migrate import SchemaOutdated, SchemaState, migrate_engine, state_of, upgrade
 from dragoman.storage.types import json_size
@@ -83,11 +86,20 @@ _REQUEST_ATTEMPTS = 4
 class SqlStore:
     """See the module. Made by `open_store`; used on one event loop, between `open` and `close`."""
 
-    def __init__(self, url: str, *, connections: int, sqlite_synchronous: str, patience: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int,
+        sqlite_synchronous: str,
+        patience: float,
+        blobs: BlobStore | None = None,
+    ) -> None:
         self._url = engines.parse(url)
         self._database = Database(
             self._url, connections=connections, sqlite_synchronous=sqlite_synchronous, patience=patience
         )
+        self._media = MediaKeeper(self._database, blobs)
         self._writes: set[asyncio.Task[Any]] = set()
         self._piece = PIECE
         self._closed = False
@@ -173,6 +185,8 @@ class SqlStore:
         await self._write(
             self._database.write_once(lambda c, uncertain: sessions.delete(c, uncertain, owner, session_id))
         )
+        with contextlib.suppress(StorageUnavailable):  # what is left over is swept up later
+            await self._write(self._media.collect())
 
     # Messages and media
 
@@ -203,12 +217,23 @@ class SqlStore:
         return await self._database.read(work)
 
     async def load_history(self, owner: Owner, session_id: UUID, runs: int | None) -> list[Message]:
-        """The messages of the last `runs` runs (None: all) of the session's own agent, in order."""
+        """The messages of the last `runs` runs (None: all) of the session's own agent, in order, without usage and cost."""
         return await self._database.read(lambda c: messages.history(c, owner, session_id, runs))
 
     async def get_media(self, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:
         """Those of the owner's that there are, by hash."""
-        return await self._database.read(lambda c: media.get(c, owner, hashes))
+        return await self._media.get(owner, hashes)
+
+    async def open_media(self, owner: Owner, sha256: bytes) -> Medium:
+        """A medium to be read in pieces. Raises MediaNotFound."""
+        return await self._media.open(owner, sha256)
+
+    async def sweep_media(self, before: datetime, limit: int) -> int:
+        """Deletes at most `limit` media that were put before and that nothing refers to; returns how many."""
+        swept: int = await self._write(self._database.write(lambda c: media.sweep(c, before, limit)))
+        while await self._media.collect() == GARBAGE:
+            pass
+        return swept
 
     # Runs and their events
 
@@ -363,7 +388,7 @@ class SqlStore:
         wanted = bool(end.media) and await self._database.read(lambda c: ends.is_open(c, end))
         for _ in range(_MEDIA_ATTEMPTS):
             for medium in end.media if wanted else ():
-                await self._put(end.owner, medium)
+                await self._media.put(end.owner, medium, self._piece)
             try:
                 return await self._database.write(lambda c: ends.write(c, ending))
             except ends.MediaGone:
@@ -379,15 +404,6 @@ class SqlStore:
                 if request is None:
                     raise
         return await self._database.write(work)
-
-    async def _put(self, owner: Owner, medium: Media) -> None:
-        now = utcnow()
-        try:
-            await self._database.write(lambda c: media.put(c, owner, medium, self._piece, now))
-        except sa.exc.IntegrityError:
-            # Somebody put the same one at the same moment.
-            if not await self._database.read(lambda c: media.get(c, owner, [medium.sha256])):
-                raise
 
     async def _write(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, which is carried through whatever becomes of the caller."""
@@ -408,16 +424,23 @@ def open_store(
     connections: int = 4,
     sqlite_synchronous: str = "FULL",
     patience: float = PATIENCE,
+    blobs: BlobStore | None = None,
 ) -> SqlStore:
     """A store for the database at `url`; `await store.open()` connects.
 
     `connections`: to MySQL or MariaDB, each with a thread. `sqlite_synchronous`: FULL, or NORMAL, which may lose the last
-    transactions at power loss. `patience`: seconds over which a failing transaction is repeated. Raises ValueError for a
-    URL of another kind of database.
+    transactions at power loss. `patience`: seconds over which a failing transaction is repeated. `blobs`: where media go;
+    None: into the database. Raises ValueError for a URL of another kind of database.
     """
     if sqlite_synchronous not in ("FULL", "NORMAL"):
         raise ValueError("sqlite_synchronous must be FULL or NORMAL")
-    return SqlStore(url, connections=connections, sqlite_synchronous=sqlite_synchronous, patience=patience)
+    return SqlStore(
+        url,
+        connections=connections,
+        sqlite_synchronous=sqlite_synchronous,
+        patience=patience,
+        blobs=blobs,
+    )
 
 
 def _check_inputs(session: Session) -> None:

@@ -308,6 +308,7 @@ media = sa.Table(
     sa.Column("store_key", Identifier()),
     sa.Column("create_time", Instant(), nullable=False),
     sa.UniqueConstraint("principal", "user", "sha256"),
+    sa.Index(None, "refs", "create_time"),
     **TABLE_OPTIONS,
 )
 
@@ -317,6 +318,15 @@ media_chunks = sa.Table(
     sa.Column("media_id", Id(), sa.ForeignKey("media.id"), primary_key=True),
     sa.Column("position", sa.Integer(), primary_key=True, autoincrement=False),
     sa.Column("data", Blob(), nullable=False),
+    **TABLE_OPTIONS,
+)
+
+unwanted_blobs = sa.Table(
+    "unwanted_blobs",
+    metadata,
+    # What is still to be deleted from the media store: nothing in the database refers to it any more.
+    sa.Column("store_key", Identifier(), primary_key=True),
+    sa.Column("create_time", Instant(), nullable=False),
     **TABLE_OPTIONS,
 )
 

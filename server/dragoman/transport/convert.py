@@ -168,3 +168,13 @@ def _set_outcome(shown: run_service_pb2.Run, event: event_pb2.RunEvent) -> None:
             shown.paused.CopyFrom(event.run_paused)
         case other:
             raise ValueError(f"run {shown.id} is stored with {other} as its last event")
+
+
+def kind_of_type(mime_type: str) -> message_pb2.MediaKind.ValueType:
+    """What sort of medium a MIME type is."""
+    found = {
+        "image": message_pb2.MEDIA_KIND_IMAGE,
+        "audio": message_pb2.MEDIA_KIND_AUDIO,
+        "video": message_pb2.MEDIA_KIND_VIDEO,
+    }
+    return found.get(mime_type.partition("/")[0], message_pb2.MEDIA_KIND_FILE)

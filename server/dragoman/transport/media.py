@@ -29,7 +29,7 @@ FETCHED_AT_ONCE: Final = 4
 """URLs of one request that are fetched at a time."""
 
 _MIME_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
-_MEDIA_ID: Final = re.compile(r"[0-9a-f]{64}")
+MEDIA_ID: Final = re.compile(r"[0-9a-f]{64}")
 _MAIN_TYPE: Final = {MediaKind.IMAGE: "image", MediaKind.AUDIO: "audio", MediaKind.VIDEO: "video"}
 """What the MIME type of a kind begins with; a file may be of any type."""
 _SAYS_NOTHING: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
@@ -131,7 +131,7 @@ class MediaReader:
     def _check_source(self, medium: message_pb2.MediaInput, path: str, checks: Checks) -> None:
         match medium.WhichOneof("source"):
             case "media_id":
-                if not _MEDIA_ID.fullmatch(medium.media_id):
+                if not MEDIA_ID.fullmatch(medium.media_id):
                     checks.add(f"{path}.media_id", "must be 64 characters of lower-case hex", InvalidMedia)
             case "uri":
                 refusal = self._fetcher.refusal(medium.uri) if self._fetcher else _NO_URLS

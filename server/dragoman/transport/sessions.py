@@ -1,15 +1,16 @@
 """SessionService: conversations and their messages."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from dragoman import ids, records
 from dragoman.engine.ports import Catalog, MessageView, Store
-from dragoman.errors import DragomanError, RequestIdReused, StorageUnavailable
+from dragoman.errors import DragomanError, InvalidInput, RequestIdReused, StorageUnavailable, Violation
 from dragoman.records import Media, Message, Owner, RequestKey
 from dragoman.transport import convert
 from dragoman.transport.context import Context
 from dragoman.transport.idempotency import request_key
+from dragoman.transport.media import MEDIA_ID
 from dragoman.transport.messages import MessageReader, decoded
 from dragoman.transport.paging import SEQUENCE_KEY, TIME_KEY, Pager
 from dragoman.transport.principal import check_agent, current_owner
@@ -19,6 +20,8 @@ from dragoman.v1 import session_service_pb2 as pb
 from dragoman.v1.session_service_pb2_grpc import SessionServiceServicer
 
 MAX_TITLE = 255
+PIECE = 256 * 1024
+"""Bytes of a medium in one response."""
 
 _MUTABLE = ("title", "metadata")
 _ORDERS = (pb.MESSAGE_ORDER_UNSPECIFIED, pb.MESSAGE_ORDER_OLDEST_FIRST, pb.MESSAGE_ORDER_NEWEST_FIRST)
@@ -48,6 +51,32 @@ class SessionServicer(SessionServiceServicer):
                 raise
             session = earlier
         return pb.CreateSessionResponse(session=convert.session(session))
+
+    async def GetMedia(
+        self, request: pb.GetMediaRequest, context: Context
+    ) -> AsyncGenerator[pb.GetMediaResponse, None]:
+        """A medium, piece by piece, at the pace of the one who reads."""
+        owner = current_owner()
+        checks = Checks()
+        if not MEDIA_ID.fullmatch(request.media_id):
+            checks.add("media_id", "must be 64 characters of lower-case hex")
+        if request.offset < 0:
+            checks.add("offset", f"must not be negative, is {request.offset}")
+        checks.done()
+        medium = await self._store.open_media(owner, bytes.fromhex(request.media_id))
+        if request.offset > medium.size:
+            raise InvalidInput(
+                [Violation("offset", f"must be at most {medium.size}, the size, is {request.offset}")]
+            )
+        shown = message_pb2.Media(
+            id=request.media_id,
+            kind=convert.kind_of_type(medium.mime_type),
+            mime_type=medium.mime_type,
+            size_bytes=medium.size,
+        )
+        yield pb.GetMediaResponse(media=shown)
+        for offset in range(request.offset, medium.size, PIECE):
+            yield pb.GetMediaResponse(data=await medium.read(offset, PIECE))
 
     async def _accepted(self, request: pb.CreateSessionRequest, owner: Owner) -> records.Session:
         """A new session as the agent accepts it."""

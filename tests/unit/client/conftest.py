@@ -60,12 +60,19 @@ class Agents(agent_service_pb2_grpc.AgentServiceServicer):
         return agent_service_pb2.GetAgentResponse(agent=agent_service_pb2.Agent(name=request.name))
 
 
+MEDIA_ID = "ab" * 32
+MEDIUM = bytes(range(30))
+
+
 class Sessions(session_service_pb2_grpc.SessionServiceServicer):
     """Echoes what it is asked; lists of five, two to a page."""
 
     def __init__(self) -> None:
         self.requests: list[object] = []
         self.failures: list[grpc.StatusCode] = []
+        self.media_requests: list[session_service_pb2.GetMediaRequest] = []
+        self.media_break = -1
+        """At which byte the first stream of a medium breaks."""
 
     async def CreateSession(
         self, request: session_service_pb2.CreateSessionRequest, context: Context
@@ -120,6 +127,18 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
     ) -> session_service_pb2.ListMessagesResponse:
         self.requests.append(request)
         return session_service_pb2.ListMessagesResponse(messages=[message_pb2.Message(content="hello")])
+
+    async def GetMedia(
+        self, request: session_service_pb2.GetMediaRequest, context: Context
+    ) -> AsyncIterator[session_service_pb2.GetMediaResponse]:
+        self.media_requests.append(request)
+        if request.media_id != MEDIA_ID:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such medium")
+        yield session_service_pb2.GetMediaResponse(media=message_pb2.Media(id=MEDIA_ID))
+        for offset in range(request.offset, len(MEDIUM), 4):
+            if offset == self.media_break and len(self.media_requests) == 1:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+            yield session_service_pb2.GetMediaResponse(data=MEDIUM[offset : offset + 4])
 
 
 class Runs(run_service_pb2_grpc.RunServiceServicer):

@@ -8,6 +8,7 @@ from typing import Final, Self, TypeAlias
 
 from dragoman.client._channel import Tls
 from dragoman.client._link import Link, credentials
+from dragoman.client._media import read_media
 from dragoman.client._pages import rows
 from dragoman.client._requests import (
     DETAILS,
@@ -128,6 +129,13 @@ class Dragoman:
             request_id=request_id_or_new(request_id),
         )
         return (await self._link.call(lambda stubs: stubs.sessions.CreateSession, request)).session
+
+    def get_media(self, media_id: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The bytes of a medium (`Media.id`) from `offset` on, piece by piece. A stream that breaks is taken up where it broke.
+
+        Raises NotFound, InvalidInput.
+        """
+        return read_media(self._link, media_id, offset)
 
     async def get_session(self, session: str) -> Session:
         """One session by its id. Raises NotFound."""

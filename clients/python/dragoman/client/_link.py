@@ -13,7 +13,6 @@ import grpc
 from dragoman.client._channel import Tls, open_channel
 from dragoman.client._errors import DragomanError, from_rpc
 from dragoman.client._retry import Attempts, RetryPolicy, is_break
-from dragoman.v1 import event_pb2
 from dragoman.v1.agent_service_pb2_grpc import AgentServiceStub
 from dragoman.v1.run_service_pb2_grpc import RunServiceStub
 from dragoman.v1.session_service_pb2_grpc import SessionServiceStub
@@ -45,7 +44,7 @@ class Stubs:
 
 
 Unary: TypeAlias = "Callable[[Stubs], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]"
-Stream: TypeAlias = "Callable[[Stubs], grpc.aio.UnaryStreamMultiCallable[Request, event_pb2.RunEvent]]"
+Stream: TypeAlias = "Callable[[Stubs], grpc.aio.UnaryStreamMultiCallable[Request, Response]]"
 
 
 class Link:
@@ -107,8 +106,8 @@ class Link:
                 raise error from cause
 
     def follow(
-        self, method: "Stream[Request]", request: Request, timeout: float | None
-    ) -> "tuple[Stubs, grpc.aio.UnaryStreamCall[Request, event_pb2.RunEvent]]":
+        self, method: "Stream[Request, Response]", request: Request, timeout: float | None
+    ) -> "tuple[Stubs, grpc.aio.UnaryStreamCall[Request, Response]]":
         """Opens a stream; also returns the connection that it is on."""
         stubs = self.current
         call = method(stubs)(request, timeout=timeout, metadata=self._metadata)

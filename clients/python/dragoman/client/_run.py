@@ -158,7 +158,7 @@ class RunStream:
         self._stubs, self._call = self._link.follow(method, request, left)
         return self._call
 
-    def _next_request(self) -> "tuple[Stream[Any], _Request]":
+    def _next_request(self) -> "tuple[Stream[Any, event_pb2.RunEvent], _Request]":
         """The first request again until an event has come; after that, the run from there on."""
         if self._came and self.run_id:
             attach = run_service_pb2.AttachRunRequest(
