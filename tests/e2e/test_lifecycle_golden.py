@@ -66,7 +66,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Dragoman]:
 async def events_of(stream: RunStream) -> dict[str, event_pb2.RunEvent]:
     """The last event of each kind."""
     async with stream:
-        return {kind(event): event async for event in stream}
+        return {str(kind(event)): event async for event in stream}
 
 
 def check(event: event_pb2.RunEvent, request: pytest.FixtureRequest) -> None:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from dragoman.catalog import load
 from dragoman.testing.serving import Serving, serving
 from examples import demos
 from examples.agents import agents
@@ -55,6 +56,20 @@ def test_all_of_them_are_played() -> None:
     names = {module.name for module in pkgutil.iter_modules(demos.__path__)} - SHARED
     assert {play.__module__.rsplit(".", 1)[-1] for _, play in everything.DEMOS} == names
     assert len(names) == len(everything.DEMOS) == 11
+
+
+def test_the_page_of_examples_lists_all_of_them() -> None:
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    listed = {
+        name
+        for name, file in re.findall(r"^\| \[(\w+)\]\(demos/(\w+)\.py\)", page, re.MULTILINE)
+        if name == file
+    }
+    assert listed == {play.__module__.rsplit(".", 1)[-1] for _, play in everything.DEMOS}
+    served = {entry.name for entry in load(["examples.agents:agents"], entry_points=False).entries}
+    assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) == served
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (ROOT / "examples" / link).resolve().is_file(), link
 
 
 async def test_a_check_that_fails_and_one_that_breaks(
