@@ -31,13 +31,22 @@ _KINDS = {
     "output_reasoning_mtok": "reasoning_tokens",
     "input_audio_mtok": "input_audio_tokens",
     "output_audio_mtok": "output_audio_tokens",
+    "input_image_mtok": "input_image_tokens",
+    "output_image_mtok": "output_image_tokens",
 }
 
 _TOOL_FEES = frozenset(
     {"web_searches_kcount", "social_searches_kcount", "storage_searches_kcount", "code_executions_kcount"}
 )
 
-_CACHED_AUDIO = "cache_audio_read_mtok"
+_CACHED_APART = {
+    "cache_audio_read_mtok": "input_audio_tokens",
+    "cache_image_read_mtok": "input_image_tokens",
+}
+
+_IMAGES_AS_TEXT = frozenset({"google", "openai", "azure"})
+"""Providers whose price lists say that pictures in the input cost what text does, but for the models where they list
+another price. (Anthropic's says so, too, but its usage does not tell pictures apart.)"""
 
 _GATEWAY = "litellm"
 """Names the provider in front of the model: `anthropic/claude-sonnet-4-5`."""
@@ -46,13 +55,13 @@ _GATEWAY = "litellm"
 class LibraryModel:
     """One model of the library, with a sheet ready for each of its prices."""
 
-    def __init__(self, info: ModelInfo) -> None:
+    def __init__(self, info: ModelInfo, *, images_as_text: bool) -> None:
         self._info = info
         prices = (
             [info.prices] if isinstance(info.prices, ModelPrice) else [entry.prices for entry in info.prices]
         )
         # get_prices returns one of these very objects, and the library's data lives as long as the process.
-        self._sheets = {id(price): _sheet(price) for price in prices}
+        self._sheets = {id(price): _sheet(price, images_as_text=images_as_text) for price in prices}
 
     def sheet(self, at: datetime) -> PriceSheet:
         """The prices that hold at that moment."""
@@ -79,15 +88,18 @@ class LibraryPrices:
             provider = provider_key(head)
         known = self._providers.get(provider)
         info = known.find_model(model, all_providers=providers) if known is not None else None
-        return LibraryModel(info) if info is not None else None
+        return LibraryModel(info, images_as_text=provider in _IMAGES_AS_TEXT) if info is not None else None
 
 
-def _sheet(price: ModelPrice) -> PriceSheet:
+def _sheet(price: ModelPrice, *, images_as_text: bool) -> PriceSheet:
     listed = {key: value for key, value in vars(price).items() if value is not None}
+    prices = {_KINDS[key]: _unit_price(value) for key, value in listed.items() if key in _KINDS}
+    if images_as_text and "input_tokens" in prices:
+        prices.setdefault("input_image_tokens", prices["input_tokens"])
     return PriceSheet(
-        prices={_KINDS[key]: _unit_price(value) for key, value in listed.items() if key in _KINDS},
-        unknowable=tuple(sorted(listed.keys() - _KINDS.keys() - _TOOL_FEES - {_CACHED_AUDIO})),
-        prices_cached_audio=_CACHED_AUDIO in listed,
+        prices=prices,
+        unknowable=tuple(sorted(listed.keys() - _KINDS.keys() - _TOOL_FEES - _CACHED_APART.keys())),
+        cached_apart=frozenset(_CACHED_APART[key] for key in listed.keys() & _CACHED_APART.keys()),
     )
 
 

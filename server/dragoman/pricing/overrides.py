@@ -17,9 +17,11 @@
     input = 2.5
     output = 12.5
 
-`input` and `output` are required; `cache_read`, `cache_write`, `cache_write_1h`, `input_audio` and `output_audio`
-only where such tokens occur: nothing is filled in from another source, so a call that uses a kind left out has no
-price. Among the entries that hold on the day of the call and match the model, the most specific wins: a name before a
+`input` and `output` are required; `cache_read`, `cache_write`, `cache_write_1h`, `input_audio`, `output_audio`,
+`input_image` and `output_image` only where such tokens occur: nothing is filled in from another source, so a call that
+uses a kind left out has no price. `reasoning` is for the few models whose reasoning costs something else than their
+output; left out, it is billed as output. Sound and pictures are told apart only where the provider does so: Anthropic
+counts pictures as plain input. Among the entries that hold on the day of the call and match the model, the most specific wins: a name before a
 glob, then the one with more literal characters, then the one with the longer literal start, then the first.
 """
 
@@ -37,7 +39,16 @@ from dragoman.pricing.names import provider_key
 from dragoman.pricing.sheet import PriceSheet, UnitPrice
 
 _REQUIRED = ("input", "output")
-_OPTIONAL = ("cache_read", "cache_write", "cache_write_1h", "input_audio", "output_audio")
+_OPTIONAL = (
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "input_audio",
+    "output_audio",
+    "input_image",
+    "output_image",
+    "reasoning",
+)
 _PRICES = (*_REQUIRED, *_OPTIONAL)
 _DATES = ("from", "until")
 _WILDCARD = re.compile(r"[*?]")

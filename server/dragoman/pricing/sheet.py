@@ -55,18 +55,20 @@ class PriceSheet:
     prices: Mapping[str, UnitPrice]
     """By the `TokenUsage` field that the price belongs to."""
     unknowable: tuple[str, ...] = ()
-    """Priced by the provider, but not told by a usage (images, fees per request): no call can be priced."""
-    prices_cached_audio: bool = False
-    """Cached audio costs something else than cached text, and a usage does not tell the two apart."""
+    """Priced by the provider, but not told by a usage (video, fees per request): no call can be priced."""
+    cached_apart: frozenset[str] = frozenset()
+    """Kinds of input (sound, pictures) that cost something else in the cache than text there does: a usage does not
+    tell how much of the cache they were."""
 
     def charge(self, usage: TokenUsage) -> tuple[Decimal, dict[str, Decimal]]:
         """US dollars at `MONEY_SCALE`, rounded once, and the unit prices used. Raises Unpriced."""
         if self.unknowable:
             raise Unpriced(f"the price depends on what a usage does not tell: {', '.join(self.unknowable)}")
-        if self.prices_cached_audio and usage.input_audio_tokens and usage.cache_read_tokens:
-            raise Unpriced(
-                "cached audio has its own price, and a usage does not tell how much of the cache it is"
-            )
+        for kind in self.cached_apart:
+            if usage.cache_read_tokens and getattr(usage, kind):
+                raise Unpriced(
+                    f"cached {kind} have their own price, and a usage does not tell how much of the cache they are"
+                )
         request_input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         unit_prices: dict[str, Decimal] = {}
         with localcontext(EXACT):
@@ -86,18 +88,23 @@ class PriceSheet:
     def _parts(self, usage: TokenUsage) -> dict[str, int]:
         """The usage as disjoint parts: a token is in exactly one of them.
 
-        Audio is a part of input and output, as OpenAI and Agno report it, and always needs its own price: taking the
-        text price instead would be a guess. Reasoning is a part of output and billed as such, but for the few models
+        Sound and pictures are parts of input and output, where a provider tells them apart, and always need their own
+        price: taking the text price instead would be a guess. Reasoning is a part of output and billed as such, but for the few models
         whose provider lists a price for it.
         """
         reasoning = usage.reasoning_tokens if "reasoning_tokens" in self.prices else 0
         return {
-            "input_tokens": usage.input_tokens - usage.input_audio_tokens,
-            "output_tokens": usage.output_tokens - usage.output_audio_tokens - reasoning,
+            "input_tokens": usage.input_tokens - usage.input_audio_tokens - usage.input_image_tokens,
+            "output_tokens": usage.output_tokens
+            - usage.output_audio_tokens
+            - usage.output_image_tokens
+            - reasoning,
             "cache_read_tokens": usage.cache_read_tokens,
             "cache_write_tokens": usage.cache_write_tokens - usage.cache_write_1h_tokens,
             "cache_write_1h_tokens": usage.cache_write_1h_tokens,
             "reasoning_tokens": reasoning,
             "input_audio_tokens": usage.input_audio_tokens,
             "output_audio_tokens": usage.output_audio_tokens,
+            "input_image_tokens": usage.input_image_tokens,
+            "output_image_tokens": usage.output_image_tokens,
         }
