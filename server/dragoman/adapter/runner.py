@@ -29,7 +29,7 @@ from agno.run.background import await_background_runs
 from agno.run.base import RunContext
 from agno.team import Team
 
-from dragoman.adapter import continuing, failures, guards, history, media, members, models, values
+from dragoman.adapter import components, continuing, failures, guards, history, media, members, models, values
 from dragoman.adapter.calls import Call, Ledger, Source
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Accounts, Mapping, requirements
@@ -64,19 +64,6 @@ _FAILED = (agent_run.RunErrorEvent, team_run.RunErrorEvent)
 _PAUSED = (agent_run.RunPausedEvent, team_run.RunPausedEvent)
 _REQUESTING = (agent_run.ModelRequestStartedEvent, team_run.ModelRequestStartedEvent)
 _REQUESTED = (agent_run.ModelRequestCompletedEvent, team_run.ModelRequestCompletedEvent)
-
-
-class Verbatim(str):
-    """A caller's text, which is no template.
-
-    Agno fills in `{name}` and `$name` in the author's instructions and, by the same setting, in what callers say. It
-    leaves alone a text in which it sees neither sign.
-    """
-
-    __slots__ = ()
-
-    def __contains__(self, sought: object) -> bool:
-        return sought not in ("{", "$") and str.__contains__(self, sought)  # type: ignore[operator]  # raises as str does
 
 
 class AgnoRunner:
@@ -151,7 +138,7 @@ class AgnoRun:
             agent_name=name,
             accounts=accounts,
             members=[one.member for one in begun],
-            silent_teams=_silent_teams(component),
+            silent_teams=components.silent_teams(component),
         )
 
     async def events(self) -> AsyncGenerator[event_pb2.RunEvent, None]:
@@ -206,7 +193,7 @@ class AgnoRun:
         self._recorder.earlier.update(message.id for message in earlier)
         run: Any = component.arun  # its overloads do not know a union of agents and teams
         stream: AsyncGenerator[Any, None] = run(
-            Verbatim(order.message),
+            components.Verbatim(order.message),
             **media.for_agno(order.media),
             stream=True,
             stream_events=True,
@@ -248,7 +235,7 @@ class AgnoRun:
         """Makes the author's agent or team ours for this run."""
         self._mapping = self._map_for(self._order.agent_name, begun, component)
         models.instrument(component)
-        self._recorder.earlier.update(message.id for message in _take_over(component))
+        self._recorder.earlier.update(message.id for message in components.take_over(component))
 
     def _take_up(self, restored: continuing.Restored) -> None:
         """Tells all who keep books what there was before the pause."""
@@ -448,50 +435,9 @@ class AgnoRun:
             await cancel.acleanup_member_runs(run_id)
 
 
-def _take_over(component: Agent | Team) -> list[Message]:
-    """Switches off what the server does in Agno's place, throughout. Returns the author's own additional messages."""
-    component.telemetry = False
-    component.add_history_to_context = False
-    component.retries = 0  # another attempt would repeat what was already streamed
-    component.store_events = False
-    given = [message for message in map(_as_message, component.additional_input or ()) if message]
-    component.additional_input = list(given) or None
-    if isinstance(component, Team):
-        component.stream_member_events = True  # what is told of them is the mapping's affair
-        for member in _members(component):
-            members.attend(member)
-            given.extend(_take_over(member))
-    return given
-
-
-def _members(team: Team) -> list[Agent | Team]:
-    """Those that are known before the run; a team may also make its members when it runs."""
-    found: object = team.members
-    known = found if isinstance(found, list | tuple) else ()
-    return [member for member in known if isinstance(member, Agent | Team)]
-
-
-def _silent_teams(component: Agent | Team | None) -> set[str]:
-    """Agno's ids of the teams that keep their members to themselves. To be asked before they are taken over."""
-    if not isinstance(component, Team):
-        return set()
-    silent = set().union(*(_silent_teams(member) for member in _members(component)))
-    if not component.stream_member_events:
-        component.set_id()
-        silent.add(component.id or "")
-    return silent
-
-
 def _name(event: Any) -> str:
     """The name of the agent or team whose event it is."""
     return str(getattr(event, "agent_name", "") or getattr(event, "team_name", ""))
-
-
-def _as_message(given: object) -> Message | None:
-    """What an author put into `additional_input`, as Agno reads it."""
-    if isinstance(given, Message):
-        return given
-    return Message.model_validate(given) if isinstance(given, dict) else None
 
 
 async def _with_members(run_id: str) -> list[str]:
