@@ -289,8 +289,11 @@ async def test_cancelling_a_run_ends_its_members_requests(database_url: str, tmp
             asked = False
             async for event in client.runs.Run(request):
                 events.append(event)
-                said = "".join(e.content_delta.text for e in events)
-                if said.count("One two") == 2 and not asked:
+                said = {
+                    name: "".join(e.content_delta.text for e in events if e.member.agent_name == name)
+                    for name in ("Ann", "Bob")
+                }
+                if set(said.values()) == {"One two"} and not asked:
                     asked = True
                     await client.runs.CancelRun(
                         run_service_pb2.CancelRunRequest(run_id=events[0].run_started.run_id)
