@@ -26,7 +26,8 @@ EntryPoints: TypeAlias = Annotated[
     typer.Option("--entry-points/--no-entry-points", help="Also serve agents of installed packages."),
 ]
 Host: TypeAlias = Annotated[
-    str | None, typer.Option(help="Address to listen on; others than loopback need --auth.", show_default="127.0.0.1")
+    str | None,
+    typer.Option(help="Address to listen on; others than loopback need --auth.", show_default="127.0.0.1"),
 ]
 Port: TypeAlias = Annotated[
     int | None, typer.Option(help="Port to listen on; 0 for a free one.", show_default="50051")
