@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from support.agno_messages import EVERY_FIELD, assert_same, messages, typed
 
 from dragoman.adapter.media import INLINE_BELOW
-from dragoman.adapter.messages import MediaMissing, Unstorable, decode, encode
+from dragoman.adapter.messages import MediaMissing, Unstorable, apart, decode, encode
 from dragoman.records import Media
 
 
@@ -187,8 +187,10 @@ def test_equal_media_are_stored_once_and_large_ones_apart() -> None:
     small, large = b"s" * (INLINE_BELOW - 1), b"l" * INLINE_BELOW
     message = Message(role="user", images=[Image(content=data) for data in (large, small, large)])
     encoded = encode(message)
-    assert [medium.data for medium in encoded.media] == [large, large]
-    assert len({medium.sha256 for medium in encoded.media}) == 1
+    assert [medium.data for medium in encoded.media] == [large, small, large]
+    assert [medium.data for medium in encoded.apart] == [large, large]
+    assert len({medium.sha256 for medium in encoded.apart}) == 1
+    assert apart(encoded.parts) == [medium.sha256 for medium in encoded.apart]
     with pytest.raises(MediaMissing):
         decode(encoded.parts, {})
 

@@ -208,12 +208,12 @@ async def test_pictures_small_and_large_reach_the_model_now_and_later(fake: Fake
     async with bench(lambda: Agent(model=model)) as b:
         ran = await b.turn("What is it?", media)
         assert fake.requests[0].images() == [small, large]
-        assert [medium.data for medium in ran.outcome.media] == [large]
-        assert b.messages[0].media == (ran.outcome.media[0].sha256,)
+        assert [medium.data for medium in ran.outcome.media] == [small, large]
+        assert b.messages[0].media == tuple(medium.sha256 for medium in ran.outcome.media)
         assert len(b.messages[0].parts) < 16_000
         first, second = shown(b)[0].media
         assert (first.name, first.data, first.size_bytes) == ("s", small, len(small))
-        assert (second.name, second.data, second.id) == ("l", b"", ran.outcome.media[0].id)
+        assert (second.name, second.data, second.id) == ("l", b"", ran.outcome.media[1].id)
         await b.turn("Sure?")
         assert fake.requests[1].images() == [small, large]
 
