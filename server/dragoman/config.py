@@ -277,7 +277,7 @@ class Settings(BaseSettings):
     def _fail_closed(self) -> Self:
         if not (self.is_local or self.auth or self.insecure):
             raise ValueError(
-                f"callers prove nothing, so {self.host} cannot be listened on: set auth (`keys`), "
+                f"host: callers prove nothing, so {self.host} cannot be listened on: set auth (`keys`), "
                 "listen on loopback (127.0.0.1, ::1 or localhost), or say --insecure"
             )
         return self

@@ -195,6 +195,18 @@ async def test_a_store_that_does_not_answer_is_unavailable(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     blobs = open_blobs("s3://bucket?endpoint=http://127.0.0.1:1")
+    store = open_store("sqlite://", blobs=blobs)
+    await store.open()
+    try:
+        with pytest.raises(StorageUnavailable):
+            await store._media._fetch(
+                {bytes([number]) * 32: ("image/png", str(number)) for number in range(9)}
+            )
+        assert (
+            await store.sweep_media(utcnow(), 10) == 0
+        )  # a media store that is away is no trouble of the database
+    finally:
+        await store.close()
     for call in (blobs.put("k", b"x"), blobs.get("k"), blobs.get("k", 1, 2), blobs.delete("k")):
         with pytest.raises(StorageUnavailable):
             await call

@@ -34,11 +34,15 @@ def hang() -> str:
     return "never"
 
 
+# Of the module: what nobody holds is collected, and with it the task that waits for it.
+forever = asyncio.Event()
+
+
 async def ignore() -> str:
     "Ignores that it is cancelled."
     while True:
         try:
-            await asyncio.Event().wait()
+            await forever.wait()
         except asyncio.CancelledError:
             continue
 

@@ -35,7 +35,7 @@ def examples() -> list[str]:
     return list(dict.fromkeys(shown))
 
 
-KEYS = ("dragoman keys revoke", "dragoman keys rotate")
+KEYS = ("dragoman keys revoke", "dragoman keys rotate", "dragoman media get")
 
 
 def needs_more(example: str) -> bool:

@@ -9,6 +9,7 @@ go out, and tells the call that it belongs to.
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping
+from contextvars import Context
 from typing import Any, Final
 
 from agno.models.anthropic import Claude
@@ -39,7 +40,13 @@ class _Attempts(Middleware):
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         _note(request)
-        return await call_next(request)
+        # A connection that is opened now outlives the run, and with it whatever it is opened in the context of: in ours, all
+        # of the run's messages. A cancel reaches the request as before.
+        return await asyncio.create_task(_send(request, call_next), name="model-request", context=Context())
+
+
+async def _send(request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
+    return await call_next(request)
 
 
 ATTEMPTS: Final = _Attempts()

@@ -35,7 +35,7 @@ def load_settings(flags: Mapping[str, object]) -> "Settings":
     try:
         return Settings(**given)  # type: ignore[arg-type]  # checking them is what it does
     except ValidationError as error:
-        lines = [f"{_name(each['loc'])}: {each['msg']}" for each in error.errors(include_input=False)]
+        lines = [_told(each["loc"], each["msg"]) for each in error.errors(include_input=False)]
         raise _not_valid(lines) from error
     except ConfigError as error:
         raise _not_valid(error.problems) from error
@@ -43,6 +43,11 @@ def load_settings(flags: Mapping[str, object]) -> "Settings":
 
 def _not_valid(lines: Iterable[str]) -> Failure:
     return Failure("\n  ".join(["the settings are not valid:", *lines]), code=USAGE)
+
+
+def _told(location: tuple[int | str, ...], message: str) -> str:
+    """A line for one mistake. What is wrong between settings names them itself."""
+    return f"{_name(location)}: {message}" if location else message.removeprefix("Value error, ")
 
 
 def _name(location: tuple[int | str, ...]) -> str:

@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 
 from dragoman.app import LAST_BREATH, LAST_WORDS, ServerInfo, StartError, deafen
 from dragoman.config import Settings
@@ -225,13 +226,7 @@ def settings_from(descriptor: int) -> Settings:
 def say_ready(descriptor: int, info: ServerInfo) -> None:
     """Tells the supervisor that calls are accepted."""
     with os.fdopen(descriptor, "wb") as pipe:
-        line = {
-            "address": info.address,
-            "agents": info.agents,
-            "database": info.database,
-            "currency": info.currency,
-        }
-        pipe.write(json.dumps(line).encode() + b"\n")
+        pipe.write(json.dumps(asdict(info)).encode() + b"\n")
 
 
 def _stop_with(descriptor: int) -> None:

@@ -70,11 +70,12 @@ class MediaKeeper:
 
     async def collect(self) -> int:
         """Deletes unwanted objects; returns how many there were. Raises StorageUnavailable."""
+        if self._blobs is None:
+            return 0  # a server that knows the media store does it
         keys = await self._database.read(lambda c: media.unwanted(c, GARBAGE))
         if keys:
-            store = self._store()
             for key in keys:
-                await store.delete(key)
+                await self._blobs.delete(key)
             await self._database.write(lambda c: media.forget(c, keys))
         return len(keys)
 
@@ -86,9 +87,14 @@ class MediaKeeper:
                 data = await store.get(key)
             return None if data is None else Media(sha256, mime_type, data)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(sha256, *where)) for sha256, where in there.items()]
-        return {medium.sha256: medium for task in tasks if (medium := task.result()) is not None}
+        tasks = [asyncio.create_task(one(sha256, *where)) for sha256, where in there.items()]
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        return {medium.sha256: medium for medium in found if medium is not None}
 
     def _store(self) -> BlobStore:
         if self._blobs is None:

@@ -1,5 +1,6 @@
 """Messages: reading a session's `chat_events`."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,33 @@ _RECENT = (
     .subquery()
 )
 _RECENT_HISTORY = _HISTORY.join(_RECENT, _RECENT.c.id == chat_events.c.root_run_id)
+_DELEGATED = (
+    sa.select(
+        chat_events.c.root_run_id,
+        chat_events.c.run_id,
+        sa.func.row_number()
+        .over(partition_by=chat_events.c.agent_name, order_by=sa.func.max(chat_events.c.sequence).desc())
+        .label("place"),
+    )
+    .join(_RECENT, _RECENT.c.id == chat_events.c.root_run_id)
+    .where(
+        chat_events.c.parent_run_id == chat_events.c.root_run_id,
+        chat_events.c.agent_name.in_(sa.bindparam("names", expanding=True)),
+    )
+    .group_by(chat_events.c.agent_name, chat_events.c.root_run_id, chat_events.c.run_id)
+    .subquery()
+)
+_MEMBER_HISTORY = (
+    sa.select(*(column for column in chat_events.c if column.name not in SPENT))
+    .join(
+        _DELEGATED,
+        sa.and_(
+            _DELEGATED.c.root_run_id == chat_events.c.root_run_id, _DELEGATED.c.run_id == chat_events.c.run_id
+        ),
+    )
+    .where(_DELEGATED.c.place <= sa.bindparam("each"))
+    .order_by(chat_events.c.sequence)
+)
 _MEDIA = (
     sa.select(message_media.c.message_id, message_media.c.sha256)
     .where(message_media.c.message_id.in_(sa.bindparam("messages", expanding=True)))
@@ -76,6 +104,17 @@ def history(connection: sa.Connection, owner: Owner, session_id: UUID, last: int
     if last is None:
         return _all(connection, _HISTORY, parameters, spent=False)
     return _all(connection, _RECENT_HISTORY, {**parameters, "last": last}, spent=False)
+
+
+def member_history(
+    connection: sa.Connection, owner: Owner, session_id: UUID, names: Sequence[str], each: int, last: int
+) -> list[Message]:
+    """What members have said and heard when the session's own team delegated to them, in order; without costs.
+
+    Of each the latest `each` of its runs, as far as they are among the session's last `last` runs, which bound the cost.
+    """
+    parameters = {"session": session_id, **of(owner), "names": list(names), "each": each, "last": last}
+    return _all(connection, _MEMBER_HISTORY, parameters, spent=False)
 
 
 def _all(

@@ -129,8 +129,10 @@ def test_every_flag_of_serve_is_a_setting(
     assert settings.model_dump(exclude_defaults=True) == {
         "agents": ("m:one", "m:two"),
         "entry_points": False,
-        "host": "::1",
+        "host": "::",
         "port": 6000,
+        "auth": ("keys",),
+        "insecure": True,
         "database_url": "sqlite:///x.db",
         "currency": "USD",
         "max_runs": 7,

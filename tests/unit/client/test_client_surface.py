@@ -65,6 +65,7 @@ def test_public_methods() -> None:
         "execute",
         "get_agent",
         "get_budget",
+        "get_media",
         "get_run",
         "get_session",
         "list_agents",

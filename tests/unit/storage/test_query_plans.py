@@ -11,7 +11,7 @@ from support import make
 
 from dragoman.engine.ports import Page, SpendingQuery, UsageDimension, UsageQuery
 from dragoman.records import Cancellation, Pause, RequestKey, RunCalls, RunStatus, SessionConflict
-from dragoman.storage import Chosen, SqlStore, open_store
+from dragoman.storage import Chosen, SqlStore, media, open_store
 from dragoman.v1 import event_pb2
 
 SESSION = make.session()
@@ -105,7 +105,7 @@ QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = 
     ),
     (
         "media",
-        lambda store: store.get_media(make.ALICE, [bytes(32)]),
+        lambda store: store._database.read(lambda c: media.get(c, make.ALICE, [bytes(32)])),
         ["sqlite_autoindex_media_2", "sqlite_autoindex_media_chunks_1"],
     ),
 ]
