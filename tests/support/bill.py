@@ -58,13 +58,16 @@ class Bill:
         )
         return replace(reply.answer, usage=usage)
 
-    def check(self, calls: Sequence[ModelCall], requests: int | None = None) -> None:
+    def check(self, calls: Sequence[ModelCall], *, billed: bool = False) -> None:
         """Every request is in exactly one row: of the right agent and kind, with its own figures, at its price.
 
-        `requests`: how many there were before the run was ended; those that came later were left before any answer.
+        `billed`: without those that the provider has not billed yet, as it has said nothing of them.
         """
         rows = Counter((call.agent_name, call.kind, call.usage) for call in calls)
-        made = Counter((agent, kind, record.billed) for agent, kind, record in self.made[:requests])
+        made = Counter((agent, kind, record.billed) for agent, kind, record in self.made)
+        if billed:
+            rows = Counter({row: count for row, count in rows.items() if row[2] != TokenUsage()})
+            made = Counter({row: count for row, count in made.items() if row[2] != TokenUsage()})
         assert rows == made, f"in the ledger alone: {[*(rows - made)]}; billed alone: {[*(made - rows)]}"
         assert sum((call.usage for call in calls), TokenUsage()) == self.fake.billed
         for call in calls:

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from agno.exceptions import RunCancelledException
 from agno.metrics import RunMetrics
 from agno.models.base import Model
 from agno.models.message import Message
@@ -57,6 +58,13 @@ _INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, Syst
 
 class LimitReached(Exception):
     """The run may spend no more. It is being ended; this only ends a thread of it."""
+
+
+class RunEnded(RunCancelledException):
+    """The run has been stopped, or is over: it asks no model anything more. Agno ends whatever part of it meets this."""
+
+    def __init__(self) -> None:
+        super().__init__("the run has ended")
 
 
 class Source:
@@ -118,6 +126,8 @@ class Call:
         self.http_status: int | None = None
         self.announced = False
         """True when an event has told of it."""
+        self.barred = False
+        """True when no further request may be made for it, whatever its client would try: the run is being ended."""
         self.settled = False
         """True when Agno's sums contain it."""
         self.has_run = True
@@ -198,6 +208,7 @@ class Ledger:
         self._calls: list[Call] = []
         # What Agno's sums hold of the time before the run was paused, by run, kind, provider and model.
         self._before: dict[tuple[str, str, str, str], Counts] = {}
+        self._stopped = False
         self._closed = False
 
     @property
@@ -216,14 +227,29 @@ class Ledger:
         return list(self._sources)
 
     async def admit(self) -> None:
-        """Returns when another request may be made. Otherwise the run is being ended: waits for that."""
+        """Returns when another request may be made. While the run is being ended by its meter: waits for that.
+
+        Raises RunEnded after `stop`: what Agno or a tool of the agent's makes of the end is no reason to ask again.
+        """
+        self._check()
         if not self._meter.may_call():
             await asyncio.Event().wait()
 
     def admit_in_thread(self) -> None:
-        """The same for callers in a thread, and for code that holds the loop up. Raises LimitReached."""
+        """The same for callers in a thread, and for code that holds the loop up. Raises LimitReached, RunEnded."""
+        self._check()
         if not self._on_loop(self._meter.may_call):
             raise LimitReached()
+
+    def stop(self) -> None:
+        """The run is being ended: from now on no request is made for it, not even another attempt of a call under way."""
+        self._stopped = True
+        for call in self._calls:
+            call.barred = True
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise RunEnded()
 
     def note(self, call: Call) -> None:
         """The provider has reported tokens of a call that is under way."""
@@ -231,11 +257,6 @@ class Ledger:
 
     def open(self, model: Model, arguments: Mapping[str, Any]) -> Call:
         """A request is about to be made. `arguments` are those of `Model.ainvoke` and its like."""
-        if self._closed:
-            logger.warning(
-                "a model was called after its run had ended: the call is in no ledger",
-                extra={"run_id": str(self._root.run_id), "model": model.id},
-            )
         run = arguments.get("run_response")
         source = self._source(run)
         kind = _kind(model, source, has_run=run is not None)
@@ -247,6 +268,7 @@ class Ledger:
             message=arguments.get("assistant_message"),
         )
         call.has_run = run is not None
+        call.barred = self._stopped
         with contextlib.suppress(RuntimeError):  # a synchronous call in a thread has no task
             call.task = asyncio.current_task()
         if run is not None and kind in (MAIN, REASONING) and source.messages is None:
@@ -369,6 +391,7 @@ class Ledger:
 
     async def close(self, iterating: asyncio.Task[Any] | None) -> None:
         """Ends the calls that are still open, and the tasks that make them, but for the one that iterates the run."""
+        self.stop()
         self._closed = True
         tasks: set[asyncio.Task[Any]] = set()
         streams: list[asyncio.Event] = []

@@ -4,7 +4,7 @@ A client's connections belong to one event loop, and one that is dropped without
 is made by, or left to, a model object.
 
 A client tries again, by itself, when a provider refuses or cannot be reached. `ATTEMPTS` sees each of these requests
-go out, and tells the call that it belongs to.
+go out, and tells the call that it belongs to. Of a run that has been stopped it lets none out.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from anthropic import (
     Timeout,
 )
 
-from dragoman.adapter.calls import under_way
+from dragoman.adapter.calls import RunEnded, under_way
 
 CONNECT_TIMEOUT = 5.0
 
@@ -50,7 +50,7 @@ async def _send(request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIRespon
 
 
 ATTEMPTS: Final = _Attempts()
-"""Counts the requests of the call under way."""
+"""Counts the requests of the call under way, and raises RunEnded instead of one that comes after the run's end."""
 
 
 class Clients:
@@ -131,7 +131,11 @@ def _is_anthropics(client: object) -> bool:
 
 def _note(request: APIRequest) -> None:
     call = under_way.get()
-    if call is not None and request.url.partition("?")[0].endswith("/messages"):
+    if call is None:
+        return
+    if call.barred:
+        raise RunEnded()
+    if request.url.partition("?")[0].endswith("/messages"):
         call.attempt = request.retries_taken + 1
 
 

@@ -489,6 +489,15 @@ INTERRUPTED = [
     ),
     (
         Case(
+            "an agent in a member's tool",
+            lambda m: team(m, "agent", [one_that_asks(m)]),
+            {"agent": [delegates("one")], "one": [ASK], "expert": [HANGS]},
+            {"one": "agent", "expert": "one"},
+        ),
+        1,
+    ),
+    (
+        Case(
             "a member of a member",
             lambda m: team(m, "agent", [team(m, "inner", [agent(m, "leaf")])]),
             {"agent": [delegates("inner")], "inner": [delegates("leaf")], "leaf": [HANGS]},
@@ -509,15 +518,27 @@ async def all_is_told(ran: Ran, fake: FakeAnthropic, hanging: int) -> None:
             await asyncio.sleep(0.01)
 
 
+async def nothing_is_open(fake: FakeAnthropic) -> None:
+    """Waits until every request has ended, and then long enough for one that would be made because of that."""
+    async with asyncio.timeout(60):
+        seen = -1
+        while seen != len(fake.requests):
+            seen = len(fake.requests)
+            for record in [*fake.requests]:
+                await record.ended.wait()
+            await asyncio.sleep(0.3)
+
+
 async def iterate(ran: Ran) -> None:
     async with aclosing(ran.run.events()) as events:
         async for event in events:
             ran.events.append(event)
 
 
+@pytest.mark.parametrize("ending", ["stopped", "cancelled"])
 @pytest.mark.parametrize(("case", "hanging"), INTERRUPTED, ids=[case.name for case, _ in INTERRUPTED])
 async def test_what_is_interrupted_is_billed_on_who_was_at_work(
-    case: Case, hanging: int, fake: FakeAnthropic, models: Models
+    case: Case, hanging: int, ending: str, fake: FakeAnthropic, models: Models
 ) -> None:
     """If the process dies, what the meter was told (it keeps the crash journal) is the bill; if not, the outcome is."""
     bill = Bill(fake, replies(case))
@@ -528,14 +549,16 @@ async def test_what_is_interrupted_is_billed_on_who_was_at_work(
         task = asyncio.create_task(iterate(ran))
         await all_is_told(ran, fake, hanging)
         journal = list({call.id: call for call, _ in b.meter.noted}.values())
-        bill.check(journal)
+        bill.check(journal, billed=True)
         check_family(case, journal)
         requests = len(fake.requests)
-        await ran.run.stop()
+        if ending == "stopped":
+            await ran.run.stop()
         task.cancel()
         await asyncio.wait({task})
+        await nothing_is_open(fake)
         rows = ran.outcome.calls
-        bill.check(rows, requests)
+        bill.check(rows)
         check_family(case, rows)
         ended = Counter(call.status for call in rows)
         assert ended[CallStatus.INTERRUPTED] == hanging
