@@ -116,6 +116,7 @@ async def test_every_call_says_when_the_server_is_down(own_server: MariaDBServer
         lambda: store.delete_session(make.ALICE, session.id),
         lambda: store.list_messages(make.ALICE, session.id, Page(1)),
         lambda: store.load_history(make.ALICE, session.id, 1),
+        lambda: store.load_member_history(make.ALICE, session.id, ["member"], 1, 1),
         lambda: store.get_media(make.ALICE, [bytes(32)]),
         lambda: store.start_run(make.run(session), None),
         lambda: store.append_events([make.chunk(run, 1, b"e")]),

@@ -109,6 +109,69 @@ async def test_history_is_that_of_the_last_runs(
     assert history == (expected if isinstance(expected, list) else [b"1", b"2", b"3", b"4", b"5"])
 
 
+@pytest.mark.parametrize(
+    ("names", "each", "last", "expected"),
+    [
+        (["ann", "bob"], 1, 99, [b"bob 1", b"ann 2", b"more 2"]),
+        (["ann"], 2, 99, [b"ann 1", b"more 1", b"ann 2", b"more 2"]),
+        (["bob"], 9, 99, [b"bob 0", b"bob 1"]),
+        (["ann", "bob"], 9, 1, []),
+        (["ann", "bob"], 9, 2, [b"ann 2", b"more 2"]),
+        (["ann", "bob"], 9, 3, [b"ann 1", b"more 1", b"bob 1", b"ann 2", b"more 2"]),
+        (["cy"], 9, 99, []),
+        (["lead"], 9, 99, []),
+        ([], 9, 99, []),
+    ],
+    ids=[
+        "each one's last",
+        "the last two",
+        "all",
+        "no run",
+        "one run",
+        "two runs",
+        "nested",
+        "own",
+        "nobody",
+    ],
+)
+async def test_a_members_history_is_that_of_its_last_runs(
+    store: SqlStore, names: list[str], each: int, last: int, expected: list[bytes]
+) -> None:
+    """What its leader asked of it, in the session's last runs; not what a team within the team did."""
+    session = make.session()
+    other = make.session()
+    for number, (of, members) in enumerate(
+        [
+            (session, ["ann", "bob"]),
+            (session, ["ann", "bob"]),
+            (session, ["ann"]),
+            (session, []),
+            (other, ["ann"]),
+        ]
+    ):
+        run = make.run(of)
+        await store.start_run(run, of if number in (0, 4) else None)
+        said = [replace(make.message(run, parts=b"own"), agent_name="lead")]
+        for name in members:
+            member = make.member_message(run, ids.new_id())
+            said.append(replace(member, agent_name=name, parts=f"{name} {number}".encode()))
+            said.append(
+                replace(
+                    said[-1],
+                    id=ids.new_id(),
+                    run_id=ids.new_id(),
+                    parent_run_id=member.run_id,
+                    agent_name="cy",
+                )
+            )
+            if name == "ann":
+                said.append(replace(said[-2], id=ids.new_id(), parts=f"more {number}".encode(), usage=None))
+        await store.end_run(make.end(run, messages=said))
+    found = await store.load_member_history(make.ALICE, session.id, names, each, last)
+    assert [message.parts for message in found] == expected
+    assert await store.load_member_history(BOB, session.id, names, each, last) == []
+
+
 async def test_a_running_run_has_no_history_yet(store: SqlStore) -> None:
     session = make.session()
     await ended(store, session, b"before", new=True)

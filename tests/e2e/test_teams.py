@@ -166,8 +166,9 @@ def _check_members(events: Sequence[event_pb2.RunEvent], cast: Cast, scene: Scen
         assert_billed(end.usage, end.cost, cast.requests(name))
 
 
-async def test_the_leaders_history_is_agnos_own(database_url: str, tmp_path: Path) -> None:
-    """Three turns, the server restarted between them, against Agno alone with its own database."""
+@pytest.mark.parametrize("keeps", [False, True], ids=["forgetting", "keeping"])
+async def test_the_history_is_agnos_own(database_url: str, tmp_path: Path, keeps: bool) -> None:
+    """Three turns, the server restarted between them, against Agno alone with its own database: also the member's."""
     said = ("What is there? $$x {y}", "And then?", "Thanks")
 
     def play(cast: Cast) -> Callable[..., Team]:
@@ -178,7 +179,11 @@ async def test_the_leaders_history_is_agnos_own(database_url: str, tmp_path: Pat
             Turn([delegation("d3", "ann", "again")]),
         )
         return lambda **settings: cast.team(
-            "Lead", [cast.agent("Ann", telemetry=False)], TeamMode.coordinate, telemetry=False, **settings
+            "Lead",
+            [cast.agent("Ann", telemetry=False, add_history_to_context=keeps)],
+            TeamMode.coordinate,
+            telemetry=False,
+            **settings,
         )
 
     async with FakeAnthropic() as ours, FakeAnthropic() as theirs:
@@ -205,6 +210,7 @@ async def test_the_leaders_history_is_agnos_own(database_url: str, tmp_path: Pat
         for name in ("Lead", "Ann"):
             sent = [request.raw for request in cast.requests(name)]
             assert sent == [request.raw for request in other.requests(name)], name
+        assert len(cast.requests("Ann")[-1].messages) == (1 + 2 * 2 if keeps else 1)
 
 
 async def test_members_that_wait_go_on_in_another_server(database_url: str, tmp_path: Path) -> None:
@@ -227,7 +233,10 @@ async def test_members_that_wait_go_on_in_another_server(database_url: str, tmp_
             payer = pay_tool(paid, requires_confirmation=True)
             desk = cast.team("Desk", [cast.agent("Bob", tools=[payer])], TeamMode.coordinate)
             return cast.team(
-                "Lead", [cast.agent("Ann", tools=[payer]), desk], TeamMode.coordinate, tools=[payer]
+                "Lead",
+                [cast.agent("Ann", tools=[payer], add_history_to_context=True), desk],
+                TeamMode.coordinate,
+                tools=[payer],
             )
 
         async with served(build, database_url, tmp_path) as client:
@@ -260,7 +269,11 @@ async def test_members_that_wait_go_on_in_another_server(database_url: str, tmp_
             asked = sorted(call.id for message in stored for call in message.tool_calls)
             assert asked == sorted(message.tool_call_id for message in stored if message.tool_call_id)
             assert not [m for m in stored if "requires human input" in m.content]
+            cast.plays("Lead", Turn([delegation("d9", "ann", "What was it?")]))
             assert kinds(await client.run("lead", "And now?", session_id=session_id))[-1] == "run_completed"
+            remembered = cast.requests("Ann")[-1].messages
+            assert [message["role"] for message in remembered] == ["user", "assistant"] * 3 + ["user"]
+            assert [call in str(remembered) for call in ("p1", "p2", "p3")] == [True, True, False]
 
 
 def run_id_of(events: Sequence[event_pb2.RunEvent], members: Mapping[str, event_pb2.Member]) -> str:

@@ -80,6 +80,8 @@ class Bench:
         self.runs: int | None = None
         self.messages: list[Message] = []
         self.media: dict[bytes, Media] = {}
+        self.reminded = 0
+        """How often members' earlier messages were asked for."""
         now = utcnow()
         self.session = Session(ids.new_id(), OWNER, "agent", "", {}, {}, now, now)
         self.runner = AgnoRunner(self, self, PRICER, model_timeout=timeout, model_retries=retries)
@@ -95,6 +97,17 @@ class Bench:
         kept = list(dict.fromkeys(message.run_id for message in own))
         kept = kept if runs is None else kept[-runs:]
         return [message for message in own if message.run_id in kept]
+
+    async def load_member_history(
+        self, owner: Owner, session_id: UUID, names: Sequence[str], each: int, last: int
+    ) -> list[Message]:
+        self.reminded += 1
+        roots = {message.run_id for message in self.messages if message.parent_run_id is None}
+        said = [m for m in self.messages if m.agent_name in names and m.parent_run_id in roots]
+        kept: set[UUID] = set()
+        for name in names:
+            kept.update(list(dict.fromkeys(m.run_id for m in said if m.agent_name == name))[-each:])
+        return [message for message in said if message.run_id in kept]
 
     async def get_media(self, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:
         return {sha256: self.media[sha256] for sha256 in hashes if sha256 in self.media}

@@ -24,23 +24,24 @@ class Verbatim(str):
         return sought not in ("{", "$") and str.__contains__(self, sought)  # type: ignore[operator]  # raises as str does
 
 
-def take_over(component: Agent | Team) -> list[Message]:
+def take_over(component: Agent | Team, *, is_member: bool = False) -> list[Message]:
     """Switches off what the server does in Agno's place, throughout. Returns the author's own additional messages."""
     component.telemetry = False
-    component.add_history_to_context = False
+    if not is_member:  # members are given theirs by their team, out of what it remembers (remembering.py)
+        component.add_history_to_context = False
     component.retries = 0  # another attempt would repeat what was already streamed
     component.store_events = False
     given = [message for message in map(_as_message, component.additional_input or ()) if message]
     component.additional_input = list(given) or None
     if isinstance(component, Team):
         component.stream_member_events = True  # what is told of them is the mapping's affair
-        for member in _members(component):
+        for member in known_members(component):
             members.attend(member)
-            given.extend(take_over(member))
+            given.extend(take_over(member, is_member=True))
     return given
 
 
-def _members(team: Team) -> list[Agent | Team]:
+def known_members(team: Team) -> list[Agent | Team]:
     """Those that are known before the run; a team may also make its members when it runs."""
     found: object = team.members
     known = found if isinstance(found, list | tuple) else ()
@@ -51,7 +52,7 @@ def silent_teams(component: Agent | Team | None) -> set[str]:
     """Agno's ids of the teams that keep their members to themselves. To be asked before they are taken over."""
     if not isinstance(component, Team):
         return set()
-    silent = set().union(*(silent_teams(member) for member in _members(component)))
+    silent = set().union(*(silent_teams(member) for member in known_members(component)))
     if not component.stream_member_events:
         component.set_id()
         silent.add(component.id or "")

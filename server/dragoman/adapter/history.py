@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -40,13 +39,39 @@ async def load(source: HistorySource, order: RunOrder, runs: int | None) -> list
     if runs == 0:
         return []
     stored = await source.load_history(order.owner, order.session.id, runs)
-    hashes = list(dict.fromkeys(sha256 for row in stored if row.media for sha256 in rows.apart(row.parts)))
-    media = await source.get_media(order.owner, hashes) if hashes else {}
+    return [message for run in await restored(source, order, stored) for message in run.messages]
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What one earlier run has left, acceptable to a provider."""
+
+    run_id: UUID
+    parent_run_id: UUID | None
+    agent_name: str
+    messages: list[Message]
+
+
+async def restored(
+    source: HistorySource, order: RunOrder, stored: Iterable[records.Message]
+) -> list[Earlier]:
+    """The runs of the rows, in the order in which they began, with their media. Raises StorageUnavailable, MediaMissing."""
+    runs: dict[UUID, list[records.Message]] = {}
+    hashes: dict[bytes, None] = {}
+    for row in stored:
+        runs.setdefault(row.run_id, []).append(row)
+        if row.media:
+            hashes.update(dict.fromkeys(rows.apart(row.parts)))
+    media = await source.get_media(order.owner, list(hashes)) if hashes else {}
     # A run that was paused, and then ended instead of continued, has left its open tool calls.
     return [
-        message
-        for _, run in groupby(stored, key=lambda row: row.run_id)
-        for message in mended([rows.decode(row.parts, media) for row in run])
+        Earlier(
+            run_id,
+            of_run[0].parent_run_id,
+            of_run[0].agent_name,
+            mended([rows.decode(row.parts, media) for row in of_run]),
+        )
+        for run_id, of_run in runs.items()
     ]
 
 

@@ -30,6 +30,15 @@ class HistorySource(Protocol):
         """The messages of the last `runs` runs (None: all) of the session's own agent, in order."""
         ...
 
+    async def load_member_history(
+        self, owner: Owner, session_id: UUID, names: Sequence[str], each: int, last: int
+    ) -> list[Message]:
+        """The messages of the members that the session's own team delegated to, in order.
+
+        Of each of `names` its latest `each` runs, as far as they are among the session's `last` runs.
+        """
+        ...
+
     async def get_media(self, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:
         """Those of the owner's that there are, by hash."""
         ...

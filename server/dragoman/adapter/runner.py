@@ -29,7 +29,18 @@ from agno.run.background import await_background_runs
 from agno.run.base import RunContext
 from agno.team import Team
 
-from dragoman.adapter import components, continuing, failures, guards, history, media, members, models, values
+from dragoman.adapter import (
+    components,
+    continuing,
+    failures,
+    guards,
+    history,
+    media,
+    members,
+    models,
+    remembering,
+    values,
+)
 from dragoman.adapter.calls import Call, Ledger, Source
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Accounts, Mapping, requirements
@@ -166,7 +177,6 @@ class AgnoRun:
     async def stop(self) -> None:
         """Asks the agent and its members to stop at the next occasion. Returns at once; harmless when it has ended."""
         self._stopped = True
-        self._ledger.stop()
         if self._task is not None and not self._ended:
             for run_id in await _with_members(self._id):
                 await cancel.acancel_run(run_id)
@@ -192,6 +202,7 @@ class AgnoRun:
         self._take_charge(component)
         component.additional_input = [*(component.additional_input or ()), *earlier]
         self._recorder.earlier.update(message.id for message in earlier)
+        await self._remind(component)
         run: Any = component.arun  # its overloads do not know a union of agents and teams
         stream: AsyncGenerator[Any, None] = run(
             components.Verbatim(order.message),
@@ -219,6 +230,7 @@ class AgnoRun:
             raise AgentFailed(order.agent_name) from error
         self._take_charge(component, restored.begun)
         self._take_up(restored)
+        await self._remind(component)
         self._context.session_state = output.session_state
         run: Any = component.acontinue_run
         stream: AsyncGenerator[Any, None] = run(
@@ -237,6 +249,11 @@ class AgnoRun:
         self._mapping = self._map_for(self._order.agent_name, begun, component)
         models.instrument(component)
         self._recorder.earlier.update(message.id for message in components.take_over(component))
+
+    async def _remind(self, component: Agent | Team) -> None:
+        """Lets a team remember what those of its members that keep their history have said in earlier runs."""
+        if isinstance(component, Team):
+            await remembering.remind(component, self._source, self._order)
 
     def _take_up(self, restored: continuing.Restored) -> None:
         """Tells all who keep books what there was before the pause."""
@@ -428,7 +445,6 @@ class AgnoRun:
 
     async def _clean_up(self) -> None:
         """Nothing of the run stays behind in Agno or on the loop."""
-        self._ledger.stop()
         run_ids = await _with_members(self._id)
         await self._scope.tools.close(self._task)
         await self._ledger.close(self._task)

@@ -575,6 +575,16 @@ class Store(Protocol):
         """
         ...
 
+    async def load_member_history(
+        self, owner: Owner, session_id: UUID, names: Sequence[str], each: int, last: int
+    ) -> list[Message]:
+        """The messages of the members that the session's own team delegated to, in order. One indexed read.
+
+        Of each of `names` its latest `each` runs, as far as they are among the session's `last` runs. Without what they
+        have used and cost.
+        """
+        ...
+
     async def open_media(self, owner: Owner, sha256: bytes) -> StoredMedium:
         """A medium to be read in pieces: nothing is held open between them. Raises MediaNotFound."""
         ...

@@ -220,6 +220,17 @@ class SqlStore:
         """The messages of the last `runs` runs (None: all) of the session's own agent, in order, without usage and cost."""
         return await self._database.read(lambda c: messages.history(c, owner, session_id, runs))
 
+    async def load_member_history(
+        self, owner: Owner, session_id: UUID, names: Sequence[str], each: int, last: int
+    ) -> list[Message]:
+        """The messages of the members that the session's own team delegated to, in order, without usage and cost.
+
+        Of each of `names` its latest `each` runs, as far as they are among the session's `last` runs. One statement.
+        """
+        return await self._database.read(
+            lambda c: messages.member_history(c, owner, session_id, names, each, last)
+        )
+
     async def get_media(self, owner: Owner, hashes: Sequence[bytes]) -> dict[bytes, Media]:
         """Those of the owner's that there are, by hash."""
         return await self._media.get(owner, hashes)

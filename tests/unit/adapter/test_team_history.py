@@ -110,18 +110,19 @@ async def test_three_turns_are_as_agnos_own(name: str) -> None:
 
 
 async def test_members_know_nothing_of_earlier_turns(fake: FakeAnthropic) -> None:
-    """Also one that is told to keep its history: what it needs to know, its leader tells it."""
+    """What they need to know, their leader tells them; nothing is read for them."""
     cast = Cast(fake, lambda: claude(fake))
     cast.plays("Lead", Turn([delegation("d1", "ann", "first")]), Turn("Yes."))
     cast.plays("Lead", Turn([delegation("d2", "ann", "second")]), Turn("Yes again."))
 
     def build() -> Team:
-        members: list[Agent | Team] = [cast.agent("Ann", add_history_to_context=True)]
+        members: list[Agent | Team] = [cast.agent("Ann")]
         return cast.team("Lead", members, TeamMode.coordinate, add_team_history_to_members=True)
 
     async with bench(build) as b:
         for message in ("One", "Two"):
             assert (await b.turn(message)).outcome.status == "completed"
+        assert b.reminded == 0
     asked = [[str(message["content"]) for message in request.messages] for request in cast.requests("Ann")]
     assert [len(messages) for messages in asked] == [1, 1]
     assert "second" in asked[1][0]

@@ -62,6 +62,11 @@ QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = 
         ["ix_runs_session_id_last_message_sequence", "ix_chat_events_root_run_id_sequence"],
     ),
     (
+        "members' history",
+        lambda store: store.load_member_history(make.ALICE, SESSION.id, ["ann", "bob"], 3, 100),
+        ["ix_runs_session_id_last_message_sequence", "ix_chat_events_root_run_id_sequence"],
+    ),
+    (
         "an append",
         lambda store: store.append_events([make.chunk(RUN, 1, b"event")]),
         ["sqlite_autoindex_runs_1", "sqlite_autoindex_run_events_1"],

@@ -45,6 +45,8 @@ def whole_runs(writer: sa.Engine, number: int) -> list[Run]:
             end = make.end(run, first=3, messages=said, calls=calls)
             ends.write(connection, ends.prepare(end, LIMIT))
             assert len(messages.history(connection, make.ALICE, run.session_id, place + 1)) == place
+            names = [f"member {number}" for number in range(place % 3)]
+            assert messages.member_history(connection, make.ALICE, run.session_id, names, place + 1, 9) == []
             assert len(events.read(connection, make.ALICE, run.id, place % 3, 2**20)) == 3 - place % 3
     return begun
 
