@@ -4,7 +4,7 @@ from rich.table import Table
 
 from dragoman.client import confirm, give_result, kind, provide_input, reject
 from dragoman.v1 import event_pb2, run_service_pb2
-from examples.demos.stage import Stage, arguments, calls_of, follow, main, messages_of, shorten, table
+from examples.demos.stage import Stage, arguments, calls_of, follow, main, shorten, table
 
 TITLE = "A person in the loop"
 MESSAGE = (
@@ -32,8 +32,8 @@ async def play(stage: Stage) -> Table:
     followed = await follow(stage, stage.client.run("desk", MESSAGE), MESSAGE, answer)
     refused = await follow(stage, stage.client.run("desk", SECOND), SECOND, answer)
     asked = [need for event in followed.of("run_paused") for need in event.run_paused.requirements]
-    # What the caller gave for a tool is no event, but it is in the conversation.
-    given = {message.tool_call_id: message.content for message in await messages_of(stage, followed)}
+    ended = [event.tool_call_completed for event in followed.of("tool_call_completed")]
+    given = {call.tool_call_id: call.result for call in ended}
     shown = table("", "asked for", "tool", "gave")
     for need in asked:
         tool = f"{need.tool_call.name}({arguments(need.tool_call.arguments)})"

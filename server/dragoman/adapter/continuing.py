@@ -98,6 +98,12 @@ class Restored:
         """What has come of a member's calls."""
         return _answers([tool for run_id, tool in self.of_members if run_id == member_run_id], tools)
 
+    def waiting(self) -> Iterator[tuple[str | None, ToolExecution]]:
+        """The tool calls that the run was paused for, members' included, with their runs. Their resolutions are applied."""
+        for tool in self._own():
+            yield self.output.run_id, tool
+        yield from self.of_members
+
     def outputs(self) -> Iterator[Output]:
         """Its own, and those of its members, theirs included."""
         return _outputs(self.output)

@@ -39,6 +39,7 @@ from dragoman.adapter import (
     members,
     models,
     remembering,
+    supplied,
     values,
 )
 from dragoman.adapter.calls import Call, Ledger, Source
@@ -135,6 +136,7 @@ class AgnoRun:
         self._text: list[str] = [continuation.content] if continuation and continuation.content else []
         self._output: _Output | None = None
         self._taken_up: continuing.Restored | None = None
+        self._supplied: supplied.Supplied | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stopped = False
         self._cancelled = False
@@ -258,6 +260,7 @@ class AgnoRun:
     def _take_up(self, restored: continuing.Restored) -> None:
         """Tells all who keep books what there was before the pause."""
         self._taken_up = restored
+        self._supplied = supplied.Supplied(restored)
         self._scope.tools.awaited = restored.awaited
         self._results = {run_id: list(told) for run_id, told in restored.results.items()}
         self._spent_before = {one.member.run_id: one.spent for one in restored.begun}
@@ -317,6 +320,9 @@ class AgnoRun:
         if of_member and isinstance(event, _COMPLETED):
             self._ledger.settle(event.run_id, event.metrics)
         made = self._mapping.map(event)
+        if self._supplied is not None:
+            for owed in self._supplied.after(event):
+                made += self._mapping.map(owed)
         if self._taken_up is not None:
             self._pass_on(event, self._taken_up)
         if of_member:

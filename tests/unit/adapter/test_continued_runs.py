@@ -153,6 +153,10 @@ async def test_result_of_the_caller(fake: FakeAnthropic) -> None:
         second = await resumed(b, first, result("done outside"))
         assert (second.outcome.status, paid) == ("completed", [])
         assert "done outside" in json.dumps(fake.requests[1].messages[-1])
+        assert second.kinds.count("tool_call_completed") == 1
+        (told,) = second.of("tool_call_completed")
+        assert isinstance(told, event_pb2.ToolCallCompleted)
+        assert (told.tool_call_id, told.tool_name, told.result) == ("t1", "pay", "done outside")
 
 
 @pytest.mark.parametrize("given", ["done", ""])

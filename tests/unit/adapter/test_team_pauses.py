@@ -285,6 +285,12 @@ async def test_a_member_gets_every_kind_of_answer(
         assert ran.outcome.status == "completed", ran.outcome.error
         assert given in str(play.cast.requests("Ann")[-1].messages[-1])
         assert play.paid == paid
+        ends = [e for e in ran.events if e.HasField("tool_call_completed") or e.HasField("tool_call_failed")]
+        (end,) = [e for e in ends if e.HasField("member") and e.member.agent_name == "Ann"]
+        if given == "not today":
+            assert end.tool_call_failed.tool_name == "pay"
+        else:
+            assert (end.tool_call_completed.tool_name, end.tool_call_completed.result) == ("pay", given)
 
 
 async def test_a_members_session_state_survives(fake: FakeAnthropic) -> None:
