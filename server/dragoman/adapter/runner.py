@@ -179,6 +179,7 @@ class AgnoRun:
     async def stop(self) -> None:
         """Asks the agent and its members to stop at the next occasion. Returns at once; harmless when it has ended."""
         self._stopped = True
+        self._ledger.stop()
         if self._task is not None and not self._ended:
             for run_id in await _with_members(self._id):
                 await cancel.acancel_run(run_id)
@@ -451,6 +452,7 @@ class AgnoRun:
 
     async def _clean_up(self) -> None:
         """Nothing of the run stays behind in Agno or on the loop."""
+        self._ledger.stop()
         run_ids = await _with_members(self._id)
         await self._scope.tools.close(self._task)
         await self._ledger.close(self._task)
