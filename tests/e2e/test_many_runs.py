@@ -6,6 +6,8 @@ import re
 import resource
 from pathlib import Path
 
+import pytest
+import uvloop
 from support.e2e import ClaudeAgent, Stubs, claude, kinds, stubs
 
 from dragoman.testing.anthropic import FakeAnthropic, Recorded, Text, ToolUse, Turn, Usage
@@ -49,7 +51,14 @@ def resident() -> int:
     return pages * resource.getpagesize()
 
 
-async def test_each_is_whole_and_memory_returns() -> None:
+@pytest.mark.timeout(400)  # up to a thousand runs, with the provider and all callers in this process
+def test_each_is_whole_and_memory_returns() -> None:
+    """On the event loop of `dragoman serve`: asyncio's own keeps the contexts of cancelled timers until they are due."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_waves())
+
+
+async def _waves() -> None:
     async with FakeAnthropic() as fake:
         fake.respond = answer
         async with serving(ClaudeAgent(claude(fake))) as server, stubs(server.address) as client:

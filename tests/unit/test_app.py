@@ -102,5 +102,13 @@ async def test_agents_at_hand_are_served_beside_those_that_are_named(tmp_path: P
     agent = Agent(name="at-hand", model=OfflineModel())
     named = settings(tmp_path, agents=("examples.agents:agents",))
     async with running(named, agents=[agent]) as server:
-        assert server.info.agents == ["at-hand", "desk", "example", "gallery", "research", "toolbox", "vision"]
+        assert server.info.agents == [
+            "at-hand",
+            "desk",
+            "example",
+            "gallery",
+            "research",
+            "toolbox",
+            "vision",
+        ]
         assert server.info.currency == "ZAR"
