@@ -1325,7 +1325,7 @@ Global___ToolCallStarted: _TypeAlias = ToolCallStarted  # noqa: Y015
 
 @_typing.final
 class ToolCallCompleted(_message.Message):
-    """A tool has answered."""
+    """A tool has answered; or, after run_continued, the caller or a person has answered in its place."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1371,7 +1371,7 @@ Global___ToolCallCompleted: _TypeAlias = ToolCallCompleted  # noqa: Y015
 
 @_typing.final
 class ToolCallFailed(_message.Message):
-    """A tool has failed."""
+    """A tool has failed; or, after run_continued, its call was declined."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
