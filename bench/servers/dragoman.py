@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from dragoman import app
+from dragoman import process
 from dragoman.config import Settings
 from dragoman.telemetry import configure_logging
 
@@ -17,4 +17,4 @@ def serve(directory: Path, ready: Callable[[str], None]) -> None:
         database_url=f"sqlite:///{directory / 'dragoman.db'}",
     )
     configure_logging(settings.log_level, settings.log_format)
-    app.run(settings, migrate=True, started=lambda info: ready(info.address))
+    process.run(settings, migrate=True, started=lambda info: ready(info.address))

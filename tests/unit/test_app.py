@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dragoman.app import ServerInfo, StartError, running, serve
+from dragoman.app import ServerInfo, StartError, running
 from dragoman.config import Settings
+from dragoman.process import serve
 from dragoman.testing.offline import OfflineModel
 
 

@@ -22,8 +22,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 
-from dragoman.app import LAST_BREATH, LAST_WORDS, ServerInfo, StartError, deafen
+from dragoman.app import ServerInfo, StartError
 from dragoman.config import Settings
+from dragoman.process import LAST_BREATH, LAST_WORDS, deafen
 
 logger = logging.getLogger(__name__)
 

@@ -123,7 +123,7 @@ def serve(
             **pairs(setting or [], "--set"),
         }
     )
-    from dragoman import app
+    from dragoman import app, process
     from dragoman.telemetry import configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
@@ -135,7 +135,7 @@ def serve(
 
     try:
         if settings.workers == 1:
-            app.run(settings, migrate=migrate, started=started)
+            process.run(settings, migrate=migrate, started=started)
         else:
             _serve_together(settings, migrate=migrate, started=started)
     except app.StartError as error:
@@ -161,14 +161,14 @@ def _serve_together(settings: "Settings", *, migrate: bool, started: Callable[["
 
 def serve_worker(number: int, ready: int) -> None:
     """One of several processes; started by `serve --workers`, which gives it its settings. Not for people."""
-    from dragoman import app
+    from dragoman import app, process
     from dragoman.cli import _workers
     from dragoman.telemetry import configure_logging
 
     settings = _workers.settings_from(sys.stdin.fileno())
     configure_logging(settings.log_level, settings.log_format, worker=number)
     try:
-        app.run(settings, share_port=True, started=lambda info: _workers.say_ready(ready, info))
+        process.run(settings, share_port=True, started=lambda info: _workers.say_ready(ready, info))
     except app.StartError as error:
         raise Failure(str(error)) from error
 

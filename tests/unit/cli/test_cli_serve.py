@@ -96,7 +96,7 @@ def test_every_flag_of_serve_is_a_setting(
     dragoman: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What is given on the command line is what the server is started with."""
-    from dragoman import app
+    from dragoman import process
     from dragoman.app import ServerInfo
     from dragoman.config import Settings
 
@@ -106,7 +106,7 @@ def test_every_flag_of_serve_is_a_setting(
         seen.append((settings, migrate))
         started(ServerInfo("127.0.0.1:1", ["a", "b"], "SQLite x", "USD", "nobody"))
 
-    monkeypatch.setattr(app, "run", run)
+    monkeypatch.setattr(process, "run", run)
     result = dragoman(
         *("serve", "-a", "m:one", "-a", "m:two", "--no-entry-points", "--host", "::", "--port", "6000"),
         *("--auth", "keys", "--insecure"),

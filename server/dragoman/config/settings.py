@@ -1,103 +1,18 @@
-"""The server's settings: the only reader of the environment.
+"""All settings, with their defaults and what they mean: `docs/configuration.md` is made from this file."""
 
-A setting comes from, in falling order: a command-line flag, the environment (`DRAGOMAN_<NAME>`), the TOML file that
-`DRAGOMAN_CONFIG` names (else `dragoman.toml` in the working directory, when there is one), the default here. What is
-misspelt is refused, wherever it stands: a setting that silently kept its default would be found out much later.
-"""
-
-import difflib
 import json
-import os
-import re
-import tomllib
-from collections.abc import Iterable
 from decimal import Decimal
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dragoman import zones
+from dragoman.config import sources
+from dragoman.config.sections import BudgetSettings, CertificateGrant, check_host, is_loopback
 
-PREFIX = "DRAGOMAN_"
-CONFIG_VARIABLE = "DRAGOMAN_CONFIG"
-SERVER_VARIABLE = "DRAGOMAN_SERVER"
-API_KEY_VARIABLE = "DRAGOMAN_API_KEY"
-USER_VARIABLE = "DRAGOMAN_USER"
-CLIENT_TLS_VARIABLES = ("DRAGOMAN_SERVER_CA", "DRAGOMAN_CLIENT_CERT", "DRAGOMAN_CLIENT_KEY")
-"""Read by the commands that are clients of a server; no settings of a server."""
-_NO_SETTINGS = (CONFIG_VARIABLE, SERVER_VARIABLE, API_KEY_VARIABLE, USER_VARIABLE, *CLIENT_TLS_VARIABLES)
-DEFAULT_CONFIG = Path("dragoman.toml")
 DEFAULT_PORT = 50051
-
-
-class ConfigError(Exception):
-    """The TOML file cannot be read, or there is no setting of a variable's name. `problems` has a line for each."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
-
-
-class BudgetSettings(BaseModel):
-    """What may be spent in a day or a month: in dragoman.toml a table `[[budgets]]`.
-
-    It is for a principal, an agent, or a principal's runs of an agent. A name with `*` or `?` gives each principal (agent)
-    that it fits a budget of its own.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    principal: str = ""
-    """Whose it is; without one it is the agent's, whoever runs it."""
-    agent: str = ""
-    """What it is for; without one it is the principal's, whatever is run."""
-    period: Literal["day", "month"]
-    """Over what it is summed up."""
-    amount: Annotated[Decimal, Field(ge=0, max_digits=24, decimal_places=9)]
-    """What may be spent in the period, in the reporting currency."""
-    time_zone: str | None = None
-    """Whose days and months are meant; without one `budget_time_zone`."""
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            zones.zone(value)
-        return value
-
-    @model_validator(mode="after")
-    def _for_somebody(self) -> Self:
-        if not self.principal and not self.agent:
-            raise ValueError(
-                'a budget is for a principal, an agent, or both; principal = "*" is for each by itself'
-            )
-        return self
-
-
-class CertificateGrant(BaseModel):
-    """Who a client with a certificate is, and what it may do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    identity: Annotated[str, Field(min_length=1, max_length=512)]
-    """The certificate's name, or a pattern: a URI (`spiffe://mesh/ns/*/sa/billing`) or DNS name of its subjectAltName."""
-    principal: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
-    """Who that is."""
-    scopes: tuple[Literal["read", "run", "admin"], ...] = ("run",)
-    """What it may do."""
-    agents: tuple[str, ...] = ("*",)
-    """Patterns of the agents that it may use."""
-    acts_for_users: bool = False
-    """Whether it may name the user for whom it acts."""
 
 
 class Settings(BaseSettings):
@@ -106,7 +21,7 @@ class Settings(BaseSettings):
     To make them raises ConfigError, and ValidationError for values that are wrong.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=sources.PREFIX, frozen=True, extra="forbid")
 
     # What is served
     agents: Annotated[tuple[str, ...], NoDecode] = ()
@@ -249,7 +164,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_hosts(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for host in value:
-            _check_host(host, wildcards=info.field_name == "media_hosts")
+            check_host(host, wildcards=info.field_name == "media_hosts")
         return value
 
     @field_validator("budgets", mode="before")
@@ -297,7 +212,7 @@ class Settings(BaseSettings):
     @property
     def is_local(self) -> bool:
         """Whether it listens on loopback only."""
-        return self.host == "localhost" or _is_loopback(self.host)
+        return self.host == "localhost" or is_loopback(self.host)
 
     @classmethod
     def settings_customise_sources(
@@ -309,104 +224,5 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, TOML file. Raises ConfigError."""
-        _refuse_unknown_variables(settings_cls)
-        return init_settings, env_settings, _toml_source(settings_cls)
-
-
-# Kubernetes tells every pod of a namespace, in its environment, where a Service named `dragoman` is.
-_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
-
-
-_HOST = re.compile(
-    r"(?P<host>\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[(?P<ip>[0-9a-f:.]+)\])(?::(?P<port>\d{1,5}))?",
-    re.IGNORECASE,
-)
-
-
-def _check_host(text: str, *, wildcards: bool) -> None:
-    """Raises ValueError for what is no pattern of hosts."""
-    found = _HOST.fullmatch(text)
-    if found is None or (found["port"] and not 0 < int(found["port"]) < 65536):
-        raise ValueError(
-            f"{text!r} is not a host such as images.example.com, *.example.com or files.example.com:8443"
-        )
-    if found["ip"]:
-        IPv6Address(found["ip"])
-    if "*" in text and not wildcards:
-        raise ValueError(f"{text!r}: a host that may have a private address is named in full")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _refuse_unknown_variables(settings_cls: type[BaseSettings]) -> None:
-    known = {name.upper() for name in settings_cls.model_fields}
-    known |= {name.removeprefix(PREFIX) for name in _NO_SETTINGS}
-    problems = []
-    for variable in sorted(os.environ):
-        # As when they are read, capitals make no difference.
-        name = variable.upper().removeprefix(PREFIX)
-        if variable.upper().startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name):
-            close = difflib.get_close_matches(name, sorted(known))
-            hint = f"; did you mean {' or '.join(f'{PREFIX}{each}' for each in close)}?" if close else ""
-            problems.append(f"{variable}: there is no such setting{hint}")
-    if problems:
-        raise ConfigError(problems)
-
-
-def _toml_source(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
-    path = _config_file()
-    try:
-        return TomlConfigSettingsSource(settings_cls, path)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: {error}"]) from error
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}"]) from error
-
-
-def _config_file() -> Path | None:
-    """The TOML file to read. A file that was named must exist; the default one need not."""
-    named = os.environ.get(CONFIG_VARIABLE)
-    if named:
-        path = Path(named)
-        if not path.is_file():
-            raise ConfigError([f"{CONFIG_VARIABLE} names {path}, which is not a file"])
-        return path
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
-
-
-def local_time_zone() -> str:
-    """The IANA name of the zone of whoever is at this machine: of TZ, else of the system; UTC when it has none."""
-    named = os.environ.get("TZ", "").lstrip(":")
-    system = str(Path("/etc/localtime").resolve()).rpartition("/zoneinfo/")[2]
-    for name in (named, system):
-        try:
-            return zones.zone(name.removeprefix("posix/")).key
-        except ValueError:
-            continue
-    return "UTC"
-
-
-def has_model_key() -> bool:
-    """Whether the environment holds a key for Claude: demos then use it instead of the offline model."""
-    return bool(os.environ.get("ANTHROPIC_API_KEY"))
-
-
-def client_credentials() -> tuple[str, str]:
-    """The API key, and the user for whom to act, of commands that are clients; empty when there is none."""
-    return os.environ.get(API_KEY_VARIABLE, ""), os.environ.get(USER_VARIABLE, "")
-
-
-def client_tls() -> tuple[str | None, str | None, str | None]:
-    """Files by which commands that are clients connect: authorities, certificate, key; all None for plaintext."""
-    authorities, certificate, key = (os.environ.get(name) or None for name in CLIENT_TLS_VARIABLES)
-    return authorities, certificate, key
-
-
-def silence_agno() -> None:
-    """Turns Agno's telemetry off for this process; it reads the variable at import, so call this before."""
-    os.environ["AGNO_TELEMETRY"] = "false"
+        sources.refuse_unknown_variables(settings_cls)
+        return init_settings, env_settings, sources.toml_source(settings_cls)

@@ -1,0 +1,46 @@
+"""The server's settings, and the only reader of the environment.
+
+A setting comes from, in falling order: a command-line flag, the environment (`DRAGOMAN_<NAME>`), the TOML file that
+`DRAGOMAN_CONFIG` names (else `dragoman.toml` in the working directory, when there is one), the default in `settings`. What
+is misspelt is refused, wherever it stands: a setting that silently kept its default would be found out much later.
+"""
+
+from dragoman.config.environment import (
+    client_credentials,
+    client_tls,
+    has_model_key,
+    local_time_zone,
+    silence_agno,
+)
+from dragoman.config.sections import BudgetSettings, CertificateGrant
+from dragoman.config.settings import DEFAULT_PORT, Settings
+from dragoman.config.sources import (
+    API_KEY_VARIABLE,
+    CLIENT_TLS_VARIABLES,
+    CONFIG_VARIABLE,
+    DEFAULT_CONFIG,
+    PREFIX,
+    SERVER_VARIABLE,
+    USER_VARIABLE,
+    ConfigError,
+)
+
+__all__ = [
+    "API_KEY_VARIABLE",
+    "CLIENT_TLS_VARIABLES",
+    "CONFIG_VARIABLE",
+    "DEFAULT_CONFIG",
+    "DEFAULT_PORT",
+    "PREFIX",
+    "SERVER_VARIABLE",
+    "USER_VARIABLE",
+    "BudgetSettings",
+    "CertificateGrant",
+    "ConfigError",
+    "Settings",
+    "client_credentials",
+    "client_tls",
+    "has_model_key",
+    "local_time_zone",
+    "silence_agno",
+]

@@ -1,0 +1,90 @@
+"""Settings that are tables of their own in dragoman.toml, and the rules that values of settings keep."""
+
+import re
+from decimal import Decimal
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from dragoman import zones
+
+
+class BudgetSettings(BaseModel):
+    """What may be spent in a day or a month: in dragoman.toml a table `[[budgets]]`.
+
+    It is for a principal, an agent, or a principal's runs of an agent. A name with `*` or `?` gives each principal (agent)
+    that it fits a budget of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    principal: str = ""
+    """Whose it is; without one it is the agent's, whoever runs it."""
+    agent: str = ""
+    """What it is for; without one it is the principal's, whatever is run."""
+    period: Literal["day", "month"]
+    """Over what it is summed up."""
+    amount: Annotated[Decimal, Field(ge=0, max_digits=24, decimal_places=9)]
+    """What may be spent in the period, in the reporting currency."""
+    time_zone: str | None = None
+    """Whose days and months are meant; without one `budget_time_zone`."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            zones.zone(value)
+        return value
+
+    @model_validator(mode="after")
+    def _for_somebody(self) -> Self:
+        if not self.principal and not self.agent:
+            raise ValueError(
+                'a budget is for a principal, an agent, or both; principal = "*" is for each by itself'
+            )
+        return self
+
+
+class CertificateGrant(BaseModel):
+    """Who a client with a certificate is, and what it may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: Annotated[str, Field(min_length=1, max_length=512)]
+    """The certificate's name, or a pattern: a URI (`spiffe://mesh/ns/*/sa/billing`) or DNS name of its subjectAltName."""
+    principal: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+    """Who that is."""
+    scopes: tuple[Literal["read", "run", "admin"], ...] = ("run",)
+    """What it may do."""
+    agents: tuple[str, ...] = ("*",)
+    """Patterns of the agents that it may use."""
+    acts_for_users: bool = False
+    """Whether it may name the user for whom it acts."""
+
+
+_HOST = re.compile(
+    r"(?P<host>\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[(?P<ip>[0-9a-f:.]+)\])(?::(?P<port>\d{1,5}))?",
+    re.IGNORECASE,
+)
+
+
+def check_host(text: str, *, wildcards: bool) -> None:
+    """Raises ValueError for what is no pattern of hosts."""
+    found = _HOST.fullmatch(text)
+    if found is None or (found["port"] and not 0 < int(found["port"]) < 65536):
+        raise ValueError(
+            f"{text!r} is not a host such as images.example.com, *.example.com or files.example.com:8443"
+        )
+    if found["ip"]:
+        IPv6Address(found["ip"])
+    if "*" in text and not wildcards:
+        raise ValueError(f"{text!r}: a host that may have a private address is named in full")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is an address of this machine alone; false for names."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
