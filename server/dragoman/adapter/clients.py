@@ -26,7 +26,8 @@ from anthropic import (
     Timeout,
 )
 
-from dragoman.adapter.calls import RunEnded, under_way
+from dragoman.adapter.call import under_way
+from dragoman.adapter.calls import RunEnded
 
 CONNECT_TIMEOUT = 5.0
 

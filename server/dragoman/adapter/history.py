@@ -23,7 +23,8 @@ from agno.models.message import Message
 from dragoman import ids, records
 from dragoman.adapter import continuing
 from dragoman.adapter import messages as rows
-from dragoman.adapter.calls import Call, Ledger, Source
+from dragoman.adapter.call import Call, Source
+from dragoman.adapter.calls import Ledger
 from dragoman.adapter.ports import HistorySource
 from dragoman.engine.ports import RunOrder
 

@@ -38,7 +38,8 @@ from agno.tools.function import FunctionCall
 from anthropic import Anthropic, APIStatusError, AsyncAnthropic
 
 from dragoman.adapter import steps, tokens
-from dragoman.adapter.calls import MAIN, REASONING, Call, Ledger, mark, under_way
+from dragoman.adapter.call import MAIN, REASONING, Call, mark, under_way
+from dragoman.adapter.calls import Ledger
 from dragoman.adapter.clients import Clients, counted
 from dragoman.adapter.guards import ToolOutcome, Tools
 

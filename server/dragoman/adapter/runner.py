@@ -42,7 +42,8 @@ from dragoman.adapter import (
     supplied,
     values,
 )
-from dragoman.adapter.calls import Call, Ledger, Source
+from dragoman.adapter.call import Call, Source
+from dragoman.adapter.calls import Ledger
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Accounts, Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
