@@ -11,19 +11,6 @@ from agno.team import Team
 from dragoman.adapter import members
 
 
-class Verbatim(str):
-    """A caller's text, which is no template.
-
-    Agno fills in `{name}` and `$name` in the author's instructions and, by the same setting, in what callers say. It
-    leaves alone a text in which it sees neither sign.
-    """
-
-    __slots__ = ()
-
-    def __contains__(self, sought: object) -> bool:
-        return sought not in ("{", "$") and str.__contains__(self, sought)  # type: ignore[operator]  # raises as str does
-
-
 def take_over(component: Agent | Team, *, is_member: bool = False) -> list[Message]:
     """Switches off what the server does in Agno's place, throughout. Returns the author's own additional messages."""
     component.telemetry = False

@@ -3,6 +3,7 @@
     a member that fails          gives its team a result that says so: without one, Agno holds its task to be done
     members that work on tasks   in parallel are streamed like all others: Agno itself runs them in silence
     a member after a pause       has the session state that it had before
+    what a leader says           is no template: whoever talks a leader into it could read there what the member keeps
 
 The events of members in parallel take the way of all events, through the tool of the leader that started them. A leader
 is given what its tools yield, so they travel as `Carried`, which has no words.
@@ -24,6 +25,8 @@ from agno.run import team as team_run
 from agno.run.base import RunContext
 from agno.team import Team
 from agno.tools.function import FunctionCall
+
+from dragoman.adapter.verbatim import Verbatim
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,8 @@ def attend(member: Agent | Team) -> None:
 
     def arun(*args: Any, **kwargs: Any) -> AsyncIterator[Any] | Coroutine[Any, Any, _Output]:
         inbox = _inbox.get()
+        if isinstance(task := kwargs.get("input"), str):
+            kwargs["input"] = Verbatim(task)
         if kwargs.get("stream"):
             return _streamed(member, run(*args, **kwargs), kwargs.get("run_id"))
         if inbox is None:

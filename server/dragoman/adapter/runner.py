@@ -47,6 +47,7 @@ from dragoman.adapter.calls import Ledger
 from dragoman.adapter.clients import Clients
 from dragoman.adapter.events import Accounts, Mapping, requirements
 from dragoman.adapter.ports import Builder, HistorySource
+from dragoman.adapter.verbatim import Verbatim
 from dragoman.engine.ports import Continuation, Meter, Outcome, Pricer, RunOrder
 from dragoman.errors import AgentFailed, DragomanError
 from dragoman.records import Totals, totals, utcnow
@@ -209,7 +210,7 @@ class AgnoRun:
         await self._remind(component)
         run: Any = component.arun  # its overloads do not know a union of agents and teams
         stream: AsyncGenerator[Any, None] = run(
-            components.Verbatim(order.message),
+            Verbatim(order.message),
             **media.for_agno(order.media),
             stream=True,
             stream_events=True,
