@@ -200,6 +200,7 @@ def _certificates(settings: Settings) -> "list[CertificateRule]":
                 scopes=frozenset(map(Scope, grant.scopes)),
                 agents=grant.agents,
                 acts_for_users=grant.acts_for_users,
+                quotas=grant.quotas.quotas(),
             ),
         )
         for grant in settings.certificates

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from dragoman.quotas import NO_QUOTAS, Quotas
 from dragoman.v1 import event_pb2
 
 MONEY_SCALE = 12
@@ -61,6 +62,8 @@ class ApiKey:
     create_time: datetime
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
+    quotas: Quotas = NO_QUOTAS
+    """How much may be done with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ def _principal(key: ApiKey) -> Principal:
         agents=key.agents,
         acts_for_users=key.acts_for_users,
         credential=f"key/{key.id}",
+        quotas=key.quotas,
     )
 
 

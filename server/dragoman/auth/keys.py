@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from dragoman.auth.principals import Scope
+from dragoman.quotas import NO_QUOTAS, Quotas
 from dragoman.records import ApiKey
 
 PREFIX: Final = "dgm"
@@ -41,6 +42,7 @@ def make_key(
     acts_for_users: bool = False,
     now: datetime,
     expire_time: datetime | None = None,
+    quotas: Quotas = NO_QUOTAS,
 ) -> NewKey:
     """A new key; it is not kept yet."""
     key_id = base64.b32encode(secrets.token_bytes(10)).decode().lower()
@@ -57,6 +59,7 @@ def make_key(
         acts_for_users=acts_for_users,
         create_time=now,
         expire_time=expire_time,
+        quotas=quotas,
     )
     return NewKey(key, f"{PREFIX}_{key_id}_{secret}")
 

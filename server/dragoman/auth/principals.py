@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from dragoman.quotas import NO_QUOTAS, Quotas
+
 
 class Scope(StrEnum):
     """What a caller may do. Each includes those before it."""
@@ -32,6 +34,8 @@ class Principal:
     """Whether it may say for which user it acts."""
     credential: str = ""
     """By what it has proved who it is, for logs, and to end its calls when that is taken back: `key/<id>`."""
+    quotas: Quotas = NO_QUOTAS
+    """How much it may do, as far as its credentials say so."""
 
     def may(self, scope: Scope) -> bool:
         """Whether it has the scope, or one that includes it."""

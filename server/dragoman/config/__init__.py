@@ -12,7 +12,7 @@ from dragoman.config.environment import (
     local_time_zone,
     silence_agno,
 )
-from dragoman.config.sections import BudgetSettings, CertificateGrant
+from dragoman.config.sections import BudgetSettings, CertificateGrant, PrincipalQuotas, QuotaSettings
 from dragoman.config.settings import DEFAULT_PORT, Settings
 from dragoman.config.sources import (
     API_KEY_VARIABLE,
@@ -37,6 +37,8 @@ __all__ = [
     "BudgetSettings",
     "CertificateGrant",
     "ConfigError",
+    "PrincipalQuotas",
+    "QuotaSettings",
     "Settings",
     "client_credentials",
     "client_tls",

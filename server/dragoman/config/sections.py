@@ -1,13 +1,18 @@
 """Settings that are tables of their own in dragoman.toml, and the rules that values of settings keep."""
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_address
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dragoman import zones
+from dragoman.quotas import Quotas
+
+Amount: TypeAlias = Annotated[Decimal, Field(ge=0, max_digits=24, decimal_places=9)]
+"""Of money, in the reporting currency."""
 
 
 class BudgetSettings(BaseModel):
@@ -25,7 +30,7 @@ class BudgetSettings(BaseModel):
     """What it is for; without one it is the principal's, whatever is run."""
     period: Literal["day", "month"]
     """Over what it is summed up."""
-    amount: Annotated[Decimal, Field(ge=0, max_digits=24, decimal_places=9)]
+    amount: Amount
     """What may be spent in the period, in the reporting currency."""
     time_zone: str | None = None
     """Whose days and months are meant; without one `budget_time_zone`."""
@@ -46,6 +51,45 @@ class BudgetSettings(BaseModel):
         return self
 
 
+class RateSettings(BaseModel):
+    """How much somebody may do at once, and how often; what is not said is for the next wider level (docs/limits.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_runs: Annotated[int, Field(ge=1)] | None = None
+    """Concurrent runs, those that wait for their turn included."""
+    max_streams: Annotated[int, Field(ge=1)] | None = None
+    """Open streams."""
+    request_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Calls a second, lastingly; 0: any number."""
+    request_burst: Annotated[int, Field(ge=1)] | None = None
+    """Calls at once, after a rest; without it what two seconds bring, at least one."""
+
+    def quotas(self) -> Quotas:
+        """The figures."""
+        return Quotas(self.max_runs, self.max_streams, self.request_rate, self.request_burst)
+
+
+class QuotaSettings(RateSettings):
+    """What credentials of a kind may do: `quotas = { max_runs = 5, budget_day = "50" }` beside whose they are."""
+
+    budget_day: Amount | None = None
+    """What may be spent in a day by runs that they start, in the reporting currency."""
+    budget_month: Amount | None = None
+    """Likewise in a month."""
+
+    def quotas(self) -> Quotas:
+        """The figures."""
+        return replace(super().quotas(), budget_day=self.budget_day, budget_month=self.budget_month)
+
+
+class PrincipalQuotas(RateSettings):
+    """How much a principal may do: in dragoman.toml a table `[[quotas]]`. The first that fits a principal counts."""
+
+    principal: Annotated[str, Field(min_length=1, max_length=128)]
+    """Whose they are; a name with `*` or `?` is for each principal that it fits, by itself."""
+
+
 class CertificateGrant(BaseModel):
     """Who a client with a certificate is, and what it may do."""
 
@@ -61,6 +105,8 @@ class CertificateGrant(BaseModel):
     """Patterns of the agents that it may use."""
     acts_for_users: bool = False
     """Whether it may name the user for whom it acts."""
+    quotas: QuotaSettings = QuotaSettings()
+    """How much it may do."""
 
 
 _HOST = re.compile(

@@ -10,7 +10,14 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from dragoman import zones
 from dragoman.config import sources
-from dragoman.config.sections import BudgetSettings, CertificateGrant, check_host, is_loopback
+from dragoman.config.sections import (
+    BudgetSettings,
+    CertificateGrant,
+    PrincipalQuotas,
+    check_host,
+    is_loopback,
+)
+from dragoman.quotas import QuotaRule, Quotas, QuotaTable
 
 DEFAULT_PORT = 50051
 
@@ -112,6 +119,24 @@ class Settings(BaseSettings):
     request_retention_days: Annotated[float, Field(gt=0)] = 7.0
     """Days for which a request id is remembered."""
 
+    # Limits: docs/limits.md tells how to choose them
+    max_streams: Annotated[int, Field(ge=1)] = 5000
+    """Open streams in this process; more are refused."""
+    max_runs_per_principal: Annotated[int, Field(ge=1)] | None = None
+    """Concurrent runs of one principal in this process; without it what the server has left."""
+    max_streams_per_principal: Annotated[int, Field(ge=1)] | None = None
+    """Open streams of one principal in this process; without it what the server has left."""
+    request_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Calls a second of all callers together that this process takes, lastingly; 0 or nothing: any number."""
+    request_burst: Annotated[int, Field(ge=1)] | None = None
+    """Calls at once, after a rest; without it what two seconds bring."""
+    request_rate_per_principal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1000.0
+    """Calls a second of one principal that this process takes, lastingly; 0: any number."""
+    request_burst_per_principal: Annotated[int, Field(ge=1)] | None = None
+    """Calls at once of one principal, after a rest; without it what two seconds bring."""
+    quotas: Annotated[tuple[PrincipalQuotas, ...], NoDecode] = ()
+    """Other figures for some principals; in the environment as JSON."""
+
     # Other processes
     redis_url: str | None = Field(default=None, repr=False)
     """`redis://host:6379/0`: processes tell each other at once what they otherwise find in the database a moment later.
@@ -167,15 +192,15 @@ class Settings(BaseSettings):
             check_host(host, wildcards=info.field_name == "media_hosts")
         return value
 
-    @field_validator("budgets", mode="before")
+    @field_validator("budgets", "quotas", mode="before")
     @classmethod
-    def _decode(cls, value: object) -> object:
+    def _decode(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
         try:
             return json.loads(value, parse_float=Decimal) if value.strip() else ()
         except ValueError as error:
-            raise ValueError(f"must be JSON, a list of budgets: {error}") from error
+            raise ValueError(f"must be JSON, a list of {info.field_name}: {error}") from error
 
     @field_validator("budget_time_zone")
     @classmethod
@@ -208,6 +233,16 @@ class Settings(BaseSettings):
         if "certificates" in self.auth and not self.certificates:
             raise ValueError("auth by certificates needs `certificates`, which say whose they are")
         return self
+
+    def quota_table(self) -> QuotaTable:
+        """How much each principal may do in this process."""
+        everybody = Quotas(
+            max_runs=self.max_runs_per_principal,
+            max_streams=self.max_streams_per_principal,
+            request_rate=self.request_rate_per_principal,
+            request_burst=self.request_burst_per_principal,
+        )
+        return QuotaTable(everybody, [QuotaRule(each.principal, each.quotas()) for each in self.quotas])
 
     @property
     def is_local(self) -> bool:
