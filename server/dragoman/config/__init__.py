@@ -1,8 +1,9 @@
 """The server's settings, and the only reader of the environment.
 
-A setting comes from, in falling order: a command-line flag, the environment (`DRAGOMAN_<NAME>`), the TOML file that
-`DRAGOMAN_CONFIG` names (else `dragoman.toml` in the working directory, when there is one), the default in `settings`. What
-is misspelt is refused, wherever it stands: a setting that silently kept its default would be found out much later.
+A setting comes from, in falling order: a command-line flag, the environment (`DRAGOMAN_<NAME>`), a file `dragoman_<name>` in
+the folder that `DRAGOMAN_SECRETS` names, the TOML file that `DRAGOMAN_CONFIG` names (else `dragoman.toml` in the working
+directory, when there is one), the default in `settings`. What is misspelt is refused, wherever it stands: a setting that
+silently kept its default would be found out much later.
 """
 
 from dragoman.config.environment import (
@@ -20,6 +21,7 @@ from dragoman.config.sources import (
     CONFIG_VARIABLE,
     DEFAULT_CONFIG,
     PREFIX,
+    SECRETS_VARIABLE,
     SERVER_VARIABLE,
     USER_VARIABLE,
     ConfigError,
@@ -32,6 +34,7 @@ __all__ = [
     "DEFAULT_CONFIG",
     "DEFAULT_PORT",
     "PREFIX",
+    "SECRETS_VARIABLE",
     "SERVER_VARIABLE",
     "USER_VARIABLE",
     "BudgetSettings",

@@ -258,6 +258,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, TOML file. Raises ConfigError."""
+        """Flags, environment, files of secrets, TOML file. Raises ConfigError."""
         sources.refuse_unknown_variables(settings_cls)
-        return init_settings, env_settings, sources.toml_source(settings_cls)
+        return (
+            init_settings,
+            env_settings,
+            sources.SecretFiles(settings_cls),
+            sources.toml_source(settings_cls),
+        )
