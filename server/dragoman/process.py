@@ -1,7 +1,7 @@
 """A server process: how it starts, drains on a signal, and ends.
 
-On SIGTERM or SIGINT the server first says NOT_SERVING, starts nothing new, lets its runs finish within `drain_grace`, and
-ends the rest as drained; a second signal ends them at once. Then the process ends, also when the code of an agent does not:
+On SIGTERM or SIGINT the server first says NOT_SERVING, and goes on for `drain_delay`; then it starts nothing new, lets its
+runs finish within `drain_grace`, and ends the rest as drained; a second signal ends them at once. Then the process ends, also when the code of an agent does not:
 a tool that hangs in a thread, a task that ignores its cancellation.
 """
 
@@ -64,6 +64,9 @@ async def serve(
             started(server.info)
         await stopping.wait()
         server.grpc.set_serving(False)
+        if settings.drain_delay and not hurried.is_set():
+            waiting = asyncio.create_task(asyncio.sleep(settings.drain_delay), name="drain-delay")
+            await _first(waiting, hurried)
         draining = asyncio.create_task(server.engine.drain(settings.drain_grace), name="drain")
         await _first(draining, hurried)
         # Who still watches gets the event that ended his run.

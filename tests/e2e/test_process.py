@@ -110,5 +110,20 @@ async def test_while_it_drains_it_starts_nothing(arguments: list[str], tmp_path:
             assert caught.value.retry_after
 
 
+async def test_before_it_drains_balancers_have_time_to_notice(arguments: list[str], tmp_path: Path) -> None:
+    with server_process([*arguments, "--set", "drain_delay=600"], folder(tmp_path, "first")) as server:
+        async with Dragoman(server.address, retry=None) as client:
+            assert await client.check_health() == "SERVING"
+            os.kill(server.pid, signal.SIGTERM)
+            async with asyncio.timeout(30):
+                while await client.check_health("dragoman.v1.RunService") == "SERVING":
+                    await asyncio.sleep(0.05)
+            assert await client.check_health("liveness") == "SERVING"
+            async for event in client.run("quick", "Hi."):
+                last = event
+            assert kind(last) == "run_completed"
+    # Leaving the block said it a second time, which hurries it, and checked that it ended with 0.
+
+
 def kind_of_end(result: object) -> str:
     return type(result).__name__

@@ -17,6 +17,7 @@ from support.served import Served, serve
 
 from dragoman.config import Settings
 from dragoman.engine.ports import Store
+from dragoman.errors import StorageUnavailable
 from dragoman.transport import CannotListen, GrpcServer
 from dragoman.transport.server import SERVICE_NAMES
 from dragoman.v1 import agent_service_pb2, agent_service_pb2_grpc, run_service_pb2, session_service_pb2
@@ -108,10 +109,11 @@ async def test_health_of_the_server_and_of_each_service(served: Served) -> None:
     served.server.set_serving(False)
     for service in ("", *SERVICE_NAMES):
         assert await status(served, service) == NOT_SERVING
+    assert await status(served, "liveness") == SERVING
     served.server.set_serving(True)
     listed = await health_pb2_grpc.HealthStub(served.channel).List(health_pb2.HealthListRequest())
     assert {name: answer.status for name, answer in listed.statuses.items()} == dict.fromkeys(
-        ("", *SERVICE_NAMES), SERVING
+        ("", "liveness", *SERVICE_NAMES), SERVING
     )
 
 
@@ -137,6 +139,37 @@ async def test_a_watch_sees_every_change_and_ends_with_the_server(served: Served
     await asyncio.wait_for(served.server.drain(60), 20)  # an open watch would hold it for the whole grace
     assert [answer.status async for answer in changes] == [NOT_SERVING]
     assert await watch.code() is grpc.StatusCode.OK
+
+
+async def test_health_follows_the_database() -> None:
+    """Two questions in a row without an answer, and one with; who is served already notices nothing, nor does liveness."""
+    async with serve(health_interval=0.1) as served:
+        health = health_pb2_grpc.HealthStub(served.channel)
+        changes = aiter(health.Watch(health_pb2.HealthCheckRequest(service=SERVICE_NAMES[0])))
+        gate = asyncio.Event()
+        served.engine.script = (delta("a"), gate, completed("a"))
+        run = aiter(served.runs.Run(RUN))
+        await anext(run)
+        assert (await anext(changes)).status == SERVING
+        served.store.broken = StorageUnavailable()
+        assert (await anext(changes)).status == NOT_SERVING
+        assert await status(served, "") == NOT_SERVING
+        assert await status(served, "liveness") == SERVING
+        # What says that the server shall serve does not make it ready.
+        served.server.set_serving(True)
+        assert await status(served, "") == NOT_SERVING
+        served.store.broken = None
+        assert (await anext(changes)).status == SERVING
+        gate.set()
+        assert len([event async for event in run]) > 0
+        # One that is told to stop stays so, whatever the database does.
+        served.server.set_serving(False)
+        assert (await anext(changes)).status == NOT_SERVING
+        served.store.broken = StorageUnavailable()
+        await asyncio.sleep(0.5)
+        served.store.broken = None
+        await asyncio.sleep(0.5)
+        assert await status(served, "") == NOT_SERVING
 
 
 async def test_drain_lets_open_calls_finish_and_refuses_new_ones(served: Served) -> None:

@@ -227,6 +227,9 @@ class FakeStore:
         if self.broken is not None:
             raise self.broken
 
+    async def ping(self) -> None:
+        self._check()
+
     async def create_session(self, session: Session, request: RequestKey | None = None) -> Session:
         self._check()
         record = await self.find_request(session.owner, request) if request else None

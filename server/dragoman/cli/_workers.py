@@ -188,7 +188,9 @@ class Supervisor:
 
     async def _kill_late(self, process: asyncio.subprocess.Process) -> None:
         await self._stopping.wait()
-        await asyncio.sleep(self._settings.drain_grace + LAST_WORDS + LAST_BREATH + SLACK)
+        await asyncio.sleep(
+            self._settings.drain_delay + self._settings.drain_grace + LAST_WORDS + LAST_BREATH + SLACK
+        )
         logger.error("a worker does not end, and is killed", extra={"pid": process.pid})
         _signal(process, signal.SIGKILL)
 

@@ -9,6 +9,7 @@ from dragoman.cli import (
     budget,
     chat,
     demo,
+    health,
     keys,
     media,
     migrate,
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("serve-worker", hidden=True)(serve.serve_worker)
 app.command("migrate")(migrate.migrate)
+app.command("health")(health.health)
 app.add_typer(keys.app, name="keys")
 app.add_typer(agents.app, name="agents")
 app.command("chat")(chat.chat)

@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     """Seconds within which text deltas are joined; 0 sends each."""
     heartbeat_interval: Annotated[float, Field(gt=0)] = 15.0
     """Seconds of silence on a stream after which a heartbeat is sent."""
+    drain_delay: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds between the first NOT_SERVING of a server that is told to stop and its drain, during which it still takes calls:
+    as long as balancers take to notice. Where they learn of the end otherwise (Kubernetes with a preStop pause), 0."""
     drain_grace: Annotated[float, Field(ge=0)] = 30.0
     """Seconds that runs have to finish when the server is told to stop."""
     lease: Annotated[float, Field(ge=1)] = 30.0
@@ -149,6 +152,9 @@ class Settings(BaseSettings):
     """How often the provider's client retries a refused request (429, 5xx, no connection)."""
 
     # Transport
+    health_interval: Annotated[float, Field(ge=0.1, le=60)] = 2.0
+    """Seconds between two questions to the database whether it answers. Without two answers in a row health says
+    NOT_SERVING."""
     max_receive_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     """Largest request."""
     max_send_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024

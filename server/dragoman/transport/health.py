@@ -1,11 +1,14 @@
 """grpc.health.v1: whether the server, or one service of it, takes calls.
 
-All services stand together, so there is one answer; names that are not served are NOT_FOUND. A Watch ends when the server
-goes away: an open one would hold up the shutdown for its whole grace.
+All services stand together, so there is one answer, also under the empty name: SERVING while the server takes calls and
+its database answers. Under the name `liveness` the answer is SERVING as long as there is one: whoever restarts processes
+asks this, for a restart mends neither a database nor a server that is about to stop. Names that are not served are NOT_FOUND.
+A Watch ends when the server goes away: an open one would hold up the shutdown for its whole grace.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,13 +17,17 @@ from dragoman.transport.context import Context
 
 _Response = health_pb2.HealthCheckResponse
 
+LIVENESS: Final = "liveness"
+"""The name under which a server is asked whether its process lives."""
+
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated without types
     """Answers Check, List and Watch. NOT_SERVING until told otherwise."""
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._services = frozenset(("", *services))
+        self._services = frozenset(("", LIVENESS, *services))
         self._serving = False
+        self._ready = True
         self._closed = False
         self._changed = asyncio.Event()
 
@@ -29,6 +36,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # g
         if not self._closed:
             self._serving = serving
             self._wake()
+
+    def set_ready(self, ready: bool) -> None:
+        """Whether what the services need is there; without it they do not serve, whatever `set_serving` was told."""
+        self._ready = ready
+        self._wake()
 
     def close(self) -> None:
         """NOT_SERVING from now on; watchers are told, and their streams end."""
@@ -70,7 +82,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # g
     def _status(self, service: str) -> int:
         if service not in self._services:
             return int(_Response.SERVICE_UNKNOWN)
-        return int(_Response.SERVING if self._serving else _Response.NOT_SERVING)
+        serves = service == LIVENESS or (self._serving and self._ready)
+        return int(_Response.SERVING if serves else _Response.NOT_SERVING)
 
     def _wake(self) -> None:
         # A fresh event for the next change: a watcher that is still writing misses none.

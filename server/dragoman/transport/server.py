@@ -26,6 +26,7 @@ from dragoman.transport.agents import AgentServicer
 from dragoman.transport.health import HealthServicer
 from dragoman.transport.interceptors import AccessInterceptor, SanitiseInterceptor, StreamDriverInterceptor
 from dragoman.transport.media import MediaReader
+from dragoman.transport.readiness import Readiness
 from dragoman.transport.runs import RunEngine, RunServicer
 from dragoman.transport.sessions import SessionServicer
 from dragoman.transport.tls import TlsFiles, TlsReloader
@@ -98,6 +99,7 @@ class GrpcServer:
             options=_options(settings, share_port=share_port),
         )
         self._health = HealthServicer(SERVICE_NAMES)
+        self._readiness = Readiness(store.ping, self._health.set_ready, settings.health_interval)
         agents = AgentServicer(catalog)
         sessions = SessionServicer(catalog, store, view)
         runs = RunServicer(
@@ -136,6 +138,7 @@ class GrpcServer:
             raise CannotListen(address) from None
         await self._server.start()
         self._health.set_serving(True)
+        self._readiness.open()
         logger.info("listening", extra={"address": f"{host}:{port}"})
         return port
 
@@ -160,6 +163,7 @@ class GrpcServer:
 
     async def _stop(self, grace: float | None) -> None:
         self._health.close()
+        await self._readiness.close()
         await self._server.stop(grace)
         if not await self._outermost.all_done(UNWIND):
             logger.error("calls that were cancelled did not end", extra={"seconds": UNWIND})

@@ -59,6 +59,7 @@ def test_public_methods() -> None:
     assert public(dragoman.client.Dragoman) == [
         "attach",
         "cancel_run",
+        "check_health",
         "continue_run",
         "create_session",
         "delete_session",
@@ -105,8 +106,8 @@ def test_only_the_base_install_is_imported() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     foreign, ours = (set(literal_eval(line)) for line in shown.splitlines())
-    by_grpc = {"grpc_tools", "grpc_health", "grpc_reflection", "cython_runtime"}  # where they are installed
-    needed = {"dragoman", "google", "grpc", "grpc_status", "typing_extensions"}
+    by_grpc = {"grpc_tools", "grpc_reflection", "cython_runtime"}  # where they are installed
+    needed = {"dragoman", "google", "grpc", "grpc_health", "grpc_status", "typing_extensions"}
     assert {name for name in foreign if not name.startswith(("_", "sitecustomize"))} <= needed | by_grpc
     assert ours == {"dragoman.client", "dragoman.entry", "dragoman.v1"}
 

@@ -6,6 +6,8 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
+from grpc_health.v1 import health_pb2
+
 from dragoman.client._channel import Tls
 from dragoman.client._link import Link, credentials
 from dragoman.client._media import read_media
@@ -400,6 +402,15 @@ class Dragoman:
         """The budgets that hold for the caller's runs (of one agent), and what is left of them; empty without any."""
         request = usage_service_pb2.GetBudgetRequest(agent_name=agent)
         return list((await self._link.call(lambda stubs: stubs.usage.GetBudget, request)).budgets)
+
+    async def check_health(self, service: str = "") -> str:
+        """What grpc.health.v1 says of a service: `SERVING`, or why not; without a name, of the server as a whole.
+
+        Under the name `liveness` a server answers whether its process lives; for all others also whether its database does.
+        """
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = await self._link.call(lambda stubs: stubs.health.Check, request)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     @property
     def _link(self) -> Link:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 import grpc
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from dragoman.client._channel import Tls, open_channel
 from dragoman.client._errors import DragomanError, from_rpc
@@ -39,6 +40,7 @@ class Stubs:
         self.sessions = SessionServiceStub(channel)
         self.runs = RunServiceStub(channel)
         self.usage = UsageServiceStub(channel)
+        self.health = HealthStub(channel)
         self.calls = 0
         self.retired = False
 
