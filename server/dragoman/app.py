@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from dragoman.config import Settings, silence_agno
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dragoman.auth import CertificateRule
     from dragoman.engine import Engine
     from dragoman.engine.ports import BudgetRule
+    from dragoman.telemetry.telemetry import Telemetry
     from dragoman.transport import GrpcServer
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class ServerInfo:
     currency: str
     access: str
     """Who may call, in a few words."""
+    metrics: str = ""
+    """`host:port` of `GET /metrics`; empty when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,9 @@ async def running(
     from dragoman.transport import GrpcServer
 
     async with AsyncExitStack() as stack:
+        telemetry = _telemetry(settings)
+        # First to come and last to go: it sees all the others.
+        stack.push_async_callback(telemetry.close)
         with _told_to_operators():
             catalog = await asyncio.to_thread(
                 load, settings.agents, entry_points=settings.entry_points, objects=agents
@@ -94,6 +101,7 @@ async def running(
                     connections=settings.database_connections,
                     sqlite_synchronous=settings.sqlite_synchronous,
                     blobs=None if settings.media_store == "database" else open_blobs(settings.media_store),
+                    observer=telemetry,
                 )
             except ValueError as error:
                 raise StartError(str(error)) from error
@@ -140,6 +148,7 @@ async def running(
             budgets=Budgets(store, pricer.currency, _budget_rules(settings), max_age=settings.budget_refresh),
             event_retention=timedelta(days=settings.event_retention_days),
             request_retention=timedelta(days=settings.request_retention_days),
+            observer=telemetry,
         )
         await engine.open()
         stack.push_async_callback(engine.close)
@@ -163,6 +172,7 @@ async def running(
                 currency=pricer.currency,
                 authenticator=Authenticator(ring, _certificates(settings)),
                 share_port=share_port,
+                observer=telemetry,
             )
         if ring is not None:
             ring.listen(lambda ids: server.end_calls([f"key/{each}" for each in ids]))
@@ -175,6 +185,9 @@ async def running(
                 extra={"host": settings.host},
             )
         with _told_to_operators():
+            metrics = ""
+            if settings.metrics_port is not None:
+                metrics = await telemetry.serve(settings.metrics_host, settings.metrics_port)
             port = await server.start()
         stack.push_async_callback(server.stop)
         info = ServerInfo(
@@ -183,8 +196,21 @@ async def running(
             database=store.description,
             currency=pricer.currency,
             access=_access(settings),
+            metrics=metrics,
         )
         yield Server(info, engine, server)
+
+
+def _telemetry(settings: Settings) -> "Telemetry":
+    from dragoman.telemetry.telemetry import Telemetry
+
+    return Telemetry(
+        version("dragoman"),
+        otlp_endpoint=settings.otlp_endpoint,
+        otlp_headers=settings.otlp_metadata,
+        sample_ratio=settings.trace_sample_ratio,
+        service_name=settings.service_name,
+    )
 
 
 def _certificates(settings: Settings) -> "list[CertificateRule]":
@@ -261,6 +287,7 @@ def _told_to_operators() -> Iterator[None]:
     from dragoman.catalog import CatalogError
     from dragoman.pricing import PriceFileError
     from dragoman.storage import DatabaseUnusable, SchemaOutdated
+    from dragoman.telemetry import CannotServeMetrics
     from dragoman.transport import CannotListen, TlsUnusable
 
     try:
@@ -276,5 +303,6 @@ def _told_to_operators() -> Iterator[None]:
         CannotListen,
         TlsUnusable,
         BlobsUnusable,
+        CannotServeMetrics,
     ) as error:
         raise StartError(str(error)) from error

@@ -41,6 +41,8 @@ class DragomanError(Exception):
     reason: ClassVar[str]
     retry_after: float | None = None
     """Seconds after which a retry makes sense; None when the same call would fail again."""
+    cause: str = ""
+    """Which of several limits, or why a proof does not hold, in a word of ours: for figures, never for callers."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
@@ -139,8 +141,9 @@ class Unauthenticated(DragomanError):
 
     reason = "UNAUTHENTICATED"
 
-    def __init__(self, message: str = "the credentials are not valid") -> None:
+    def __init__(self, message: str = "the credentials are not valid", *, cause: str = "") -> None:
         super().__init__(message)
+        self.cause = cause
 
 
 class PermissionDenied(DragomanError):
@@ -220,20 +223,21 @@ class TooManyRuns(DragomanError):
     def __init__(self, limit: int, session_id: object = None) -> None:
         if session_id is None:
             super().__init__(f"the server is at its limit of {limit} concurrent runs", limit=str(limit))
-            self.subject = "server"
+            self.subject, self.cause = "server", "runs"
         else:
             super().__init__(
                 f"{limit} runs wait for session {session_id} already",
                 limit=str(limit),
                 session_id=str(session_id),
             )
-            self.subject = f"session/{session_id}"
+            self.subject, self.cause = f"session/{session_id}", "queue"
 
 
 class BudgetExceeded(DragomanError):
     """What may be spent in a day or a month is spent. `subject` names the budget; `reset_time`: when the next period begins."""
 
     reason = "BUDGET_EXCEEDED"
+    cause = "budget"
 
     def __init__(self, subject: str, period: str, limit: str, reset_time: datetime, *, now: datetime) -> None:
         reset = reset_time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -254,8 +258,9 @@ class StorageUnavailable(DragomanError):
     reason = "STORAGE_UNAVAILABLE"
     retry_after = 2.0
 
-    def __init__(self) -> None:
+    def __init__(self, *, cause: str = "") -> None:
         super().__init__("the database is not available")
+        self.cause = cause
 
 
 class ModelUnavailable(DragomanError):

@@ -179,6 +179,8 @@ class ModelCall:
     time_to_first_token: timedelta | None = None
     attempt: int = 1
     """How many requests it took: those that the provider refused, or that did not reach it, are no calls of their own."""
+    failure: str = field(default="", compare=False)
+    """Of one that failed: the kind, as `ModelUnavailable` has it. Not stored: for those who watch."""
 
 
 def totals(calls: Iterable[ModelCall], currency: str) -> Totals:

@@ -83,6 +83,8 @@ class Call:
         self.stop_reason = ""
         self.error: BaseException | None = None
         self.http_status: int | None = None
+        self.failure = ""
+        """Of one that failed: the kind."""
         self.announced = False
         """True when an event has told of it."""
         self.barred = False

@@ -30,7 +30,7 @@ from agno.run.agent import RunOutput
 from agno.run.team import TeamRunOutput
 
 from dragoman import ids, wire
-from dragoman.adapter import steps
+from dragoman.adapter import failures, steps
 from dragoman.adapter.call import AUXILIARY, MAIN, REASONING, Call, Source, kind_of
 from dragoman.adapter.sums import divide, fits, minus, plus
 from dragoman.adapter.tokens import Counts, counts
@@ -146,6 +146,8 @@ class Ledger:
         else:
             status = CallStatus.FAILED
         if call.status is None:
+            if error is not None and status is CallStatus.FAILED:
+                call.failure = failures.kind_of(error, call.http_status)
             call.end(status, error, self._pricer)
             self._tell(call, under_way=False)
 
@@ -408,6 +410,7 @@ class Ledger:
             duration=call.duration,
             time_to_first_token=call.time_to_first_token,
             attempt=call.attempt,
+            failure=call.failure,
         )
 
 

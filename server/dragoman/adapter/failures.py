@@ -164,16 +164,26 @@ def _model_unavailable(
     text: str, chain: list[BaseException], status: int | None, provider: str, agent_name: str
 ) -> ModelUnavailable:
     status = _status(text, chain, status)
-    kind = (
+    kind = _kind(text, chain, status)
+    error = ModelUnavailable(kind, SENTENCES[kind], status=status, provider=clean(provider))
+    error.retry_after = _retry_after(kind, chain)
+    _log("the model call failed", text, None, agent_name, kind=kind, provider=provider, http_status=status)
+    return error
+
+
+def kind_of(error: BaseException, status: int | None) -> str:
+    """The kind of a model's failure, as `ModelUnavailable` has it."""
+    text, chain = str(error), list(_causes(error))
+    return _kind(text, chain, _status(text, chain, status))
+
+
+def _kind(text: str, chain: list[BaseException], status: int | None) -> str:
+    return (
         _kind_by_provider_type(text, chain)
         or (_kind_by_status(status) if status is not None else None)
         or next((kind for cause in reversed(chain) if (kind := _kind_by_class(cause))), None)
         or _kind_by_words(text)
     )
-    error = ModelUnavailable(kind, SENTENCES[kind], status=status, provider=clean(provider))
-    error.retry_after = _retry_after(kind, chain)
-    _log("the model call failed", text, None, agent_name, kind=kind, provider=provider, http_status=status)
-    return error
 
 
 def _guardrail_refused(

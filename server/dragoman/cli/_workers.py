@@ -226,6 +226,13 @@ def settings_from(descriptor: int) -> Settings:
     return settings
 
 
+def settings_of(number: int, settings: Settings) -> Settings:
+    """The settings of one worker, the first being 1: each has a port of its own for its metrics."""
+    if not settings.metrics_port:
+        return settings
+    return settings.model_copy(update={"metrics_port": settings.metrics_port + number - 1})
+
+
 def say_ready(descriptor: int, info: ServerInfo) -> None:
     """Tells the supervisor that calls are accepted."""
     with os.fdopen(descriptor, "wb") as pipe:

@@ -165,7 +165,7 @@ def serve_worker(number: int, ready: int) -> None:
     from dragoman.cli import _workers
     from dragoman.telemetry import configure_logging
 
-    settings = _workers.settings_from(sys.stdin.fileno())
+    settings = _workers.settings_of(number, _workers.settings_from(sys.stdin.fileno()))
     configure_logging(settings.log_level, settings.log_format, worker=number)
     try:
         process.run(settings, share_port=True, started=lambda info: _workers.say_ready(ready, info))
@@ -181,6 +181,8 @@ def announce(info: "ServerInfo") -> None:
     console.print(f"  database  {clean(info.database)}")
     console.print(f"  currency  {info.currency}")
     console.print(f"  access    {info.access}", style=None if "key" in info.access else "yellow")
+    if info.metrics:
+        console.print(f"  metrics   http://{info.metrics}/metrics")
 
 
 def write_ready(path: Path, address: str) -> None:

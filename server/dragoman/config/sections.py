@@ -134,3 +134,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def headers(text: str) -> dict[str, str]:
+    """Of `name=value,name=value`. Raises ValueError, which does not quote the values."""
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = part.partition("=")
+        name = name.strip().lower()
+        if not equals or re.fullmatch(r"[a-z0-9_.-]+", name) is None:
+            raise ValueError("must be of the form name=value,name=value")
+        found[name] = value.strip()
+    return found

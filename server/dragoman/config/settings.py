@@ -15,6 +15,7 @@ from dragoman.config.sections import (
     CertificateGrant,
     PrincipalQuotas,
     check_host,
+    headers,
     is_loopback,
 )
 from dragoman.quotas import QuotaRule, Quotas, QuotaTable
@@ -178,6 +179,22 @@ class Settings(BaseSettings):
     min_client_ping_interval: Annotated[float, Field(ge=0)] = 5.0
     """Clients that ping more often are disconnected."""
 
+    # Telemetry (docs/telemetry.md)
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Port of `GET /metrics` for Prometheus; 0 for a free one, which is logged. Of several workers the first has this one,
+    the second the next, and so on. None: there are none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of it. Others than loopback are for scrapers: nobody is asked who he is, and there is nothing but figures."""
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@]+$")] | None = None
+    """Where traces go: an OpenTelemetry collector that takes OTLP over gRPC, `http://collector:4317` or `https://...`. None:
+    there are none."""
+    otlp_headers: str = Field(default="", repr=False)
+    """What is sent along to it, such as credentials: `name=value,name=value`."""
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of how many calls without a `traceparent` there are traces; of those with one their caller has decided."""
+    service_name: Annotated[str, Field(min_length=1, max_length=128)] = "dragoman"
+    """By which name traces know this service."""
+
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """From which level on log lines are written. DEBUG also shows what Agno says of failures, which may quote what was said."""
@@ -228,6 +245,20 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("otlp_headers")
+    @classmethod
+    def _pairs(cls, value: str) -> str:
+        headers(value)
+        return value
+
+    @model_validator(mode="after")
+    def _metrics_ports(self) -> Self:
+        if self.metrics_port is not None and self.metrics_port + self.workers - 1 > 65535:
+            raise ValueError(
+                f"metrics_port: {self.workers} workers need as many ports from {self.metrics_port} on"
+            )
+        return self
+
     @model_validator(mode="after")
     def _tls_whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -249,6 +280,11 @@ class Settings(BaseSettings):
             request_burst=self.request_burst_per_principal,
         )
         return QuotaTable(everybody, [QuotaRule(each.principal, each.quotas()) for each in self.quotas])
+
+    @property
+    def otlp_metadata(self) -> dict[str, str]:
+        """`otlp_headers`, taken apart."""
+        return headers(self.otlp_headers)
 
     @property
     def is_local(self) -> bool:

@@ -52,6 +52,7 @@ from dragoman.errors import (
     StorageUnavailable,
     TooManyRuns,
 )
+from dragoman.observing import UNOBSERVED, Observer, RunWatch
 from dragoman.records import (
     Cancellation,
     Limits,
@@ -106,7 +107,9 @@ class Engine:
         event_retention: timedelta = timedelta(days=7),
         request_retention: timedelta = timedelta(days=7),
         budgets: Budgets | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
+        self._observer = observer
         self._catalog = catalog
         self._runner = runner
         self._store = store
@@ -128,6 +131,7 @@ class Engine:
             poll_interval=poll_interval,
             event_retention=event_retention,
             request_retention=request_retention,
+            observer=observer,
         )
         self._budgets = budgets or Budgets(store, pricer.currency)
         self._live: dict[UUID, LiveRun] = {}
@@ -187,8 +191,11 @@ class Engine:
         """A run of the owner's, wherever it runs or ran. Raises RunNotFound, StorageUnavailable."""
         live = self._live.get(run_id)
         if live is not None and live.run.owner == owner:
+            self._observer.attached(run_id, here=True)
             return live
-        return self._followed(await self._store.get_run(owner, run_id))
+        run = await self._store.get_run(owner, run_id)
+        self._observer.attached(run_id, here=False)
+        return self._followed(run)
 
     async def cancel(self, owner: Owner, run_id: UUID, *, by: str, note: str) -> Run:
         """Ends a run for its owner, wherever it runs, and returns it as it is then. Idempotent.
@@ -345,14 +352,23 @@ class Engine:
         deadline: float | None,
     ) -> LiveRun:
         """Gives the claimed run its task."""
-        log = RunLog(run.id, run.owner, self._store, self._writer, self._flush_interval, past.after_sequence)
+        watch = self._observer.run(run, continued=order.continuation is not None)
+        log = RunLog(
+            run.id,
+            run.owner,
+            self._store,
+            self._writer,
+            self._flush_interval,
+            past.after_sequence,
+            saw=watch.saw,
+        )
         budget = self._budgets.watch(run.owner, run.agent_name)
         live = LiveRun(
             run,
             order,
             log,
             self._runner,
-            partial(self._meter, budget=budget),
+            partial(self._meter, budget=budget, watch=watch),
             self._write_end,
             past=past,
             refused=partial(self._budgets.refused, run.owner, run.agent_name),
@@ -360,6 +376,7 @@ class Engine:
             position=position,
             cancel_on_disconnect=cancel_on_disconnect,
             deadline=deadline,
+            watch=watch,
         )
         self._live[run.id] = live
         self._own(self._hold(live, budget), f"run-{run.id}")
@@ -374,7 +391,7 @@ class Engine:
             if self._live.get(live.run_id) is live:
                 del self._live[live.run_id]
 
-    def _meter(self, live: LiveRun, budget: RunBudget) -> Meter:
+    def _meter(self, live: LiveRun, budget: RunBudget, watch: RunWatch) -> Meter:
         run = live.run
         ledger = RunCalls(run.id, run.session_id, run.owner, run.agent_name, self._pricer.currency, ())
 
@@ -383,7 +400,7 @@ class Engine:
             self._writer.book(ledger, call)
 
         before = replace(run.totals, currency=self._pricer.currency)
-        return RunMeter(run.limits, before, end=live.cancel, book=book, budget=budget)
+        return RunMeter(run.limits, before, end=live.cancel, book=book, budget=budget, ended=watch.called)
 
     async def _write_end(self, end: RunEnd) -> None:
         """Writes the end of one of our runs. Raises RunNotResumable when it was ended by another process."""
@@ -416,7 +433,10 @@ class Engine:
         while not (run := await self._store.request_cancel(owner, run_id, cancellation)).status.final:
             if run.status is RunStatus.PAUSED:
                 # Unless somebody has continued it at this moment: then it is asked again.
-                self.handed_over(run, await elsewhere.end_paused(self._store, run, cancellation))
+                ended = await elsewhere.end_paused(self._store, run, cancellation)
+                if ended.stored:
+                    self._observer.swept("cancelled")
+                self.handed_over(run, ended)
                 continue
             live = self._live.get(run_id)
             if live is not None:

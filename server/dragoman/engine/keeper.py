@@ -19,6 +19,7 @@ from dragoman.engine import elsewhere
 from dragoman.engine.ports import Ended, Notice, Store
 from dragoman.engine.run import LiveRun
 from dragoman.errors import StorageUnavailable
+from dragoman.observing import UNOBSERVED, Observer
 from dragoman.records import Cancellation, Run, RunStatus, utcnow
 from dragoman.v1 import event_pb2
 
@@ -72,7 +73,9 @@ class Keeper:
         poll_interval: float,
         event_retention: timedelta,
         request_retention: timedelta,
+        observer: Observer = UNOBSERVED,
     ) -> None:
+        self._observer = observer
         self._store = store
         self._holdings = holdings
         self._holder = holder
@@ -154,6 +157,7 @@ class Keeper:
             logger.exception("a run could not be ended", extra={"run_id": str(run.id), "why": why})
             return
         if ended.stored:
+            self._observer.swept(why)
             logger.warning("ended a run", extra={"run_id": str(run.id), "why": why})
             self._holdings.handed_over(run, ended)
 

@@ -19,12 +19,13 @@ ends a run that another process has left begins `GAP` further on.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from uuid import UUID
 
 from dragoman.engine.ports import Store
 from dragoman.engine.writer import EventWriter
 from dragoman.errors import DragomanError, RunNotResumable
+from dragoman.observing import UNOBSERVED
 from dragoman.records import EventChunk, Owner
 from dragoman.v1 import event_pb2
 
@@ -46,6 +47,8 @@ WINDOW = 8192
 GAP = 10_000
 """How far after the last stored event the last event of an abandoned run is: more than WINDOW."""
 
+_DELTAS = frozenset({"content_delta", "reasoning_delta"})
+
 MAX_DELTA = 16 * 1024
 """Characters after which a joined delta goes out before its time."""
 
@@ -61,8 +64,12 @@ class RunLog:
         writer: EventWriter,
         flush_interval: float,
         after: int = 0,
+        saw: Callable[[str, event_pb2.RunEvent], None] = UNOBSERVED.saw,
     ) -> None:
-        """`after`: the sequence of the last event that is stored already, of a run that goes on."""
+        """`after`: the sequence of the last event that is stored already, of a run that goes on. `saw` is told of events
+        and their kinds; of pieces of text only the first."""
+        self._saw = saw
+        self._silent = True
         self._run_id = run_id
         self._owner = owner
         self._store = store
@@ -104,6 +111,8 @@ class RunLog:
         if self._sealed:
             return
         kind = event.WhichOneof("event")
+        if self._silent or kind not in _DELTAS:
+            self._watched(kind, event)
         if kind == "content_delta":
             self._append_delta(event, kind, event.content_delta.text)
         elif kind == "reasoning_delta":
@@ -111,6 +120,11 @@ class RunLog:
         else:
             self._flush_pending()
             self._emit(event)
+
+    def _watched(self, kind: str | None, event: event_pb2.RunEvent) -> None:
+        if kind in _DELTAS:
+            self._silent = False
+        self._saw(kind or "", event)
 
     async def room(self) -> None:
         """Waits while the store is so far behind that the run should pause for it."""

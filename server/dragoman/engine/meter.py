@@ -28,7 +28,10 @@ class RunMeter:
         end: Callable[[Cancellation], None],
         book: Callable[[ModelCall], None],
         budget: RunBudget | None = None,
+        ended: Callable[[ModelCall], None] = lambda _: None,
     ) -> None:
+        """`ended`: told of each call that has ended."""
+        self._ended_with = ended
         self._limits = limits
         self._budget = budget
         self._ended = before
@@ -55,6 +58,7 @@ class RunMeter:
             self._under_way[call.id] = call
         else:
             self._under_way.pop(call.id, None)
+            self._ended_with(call)
             self._ended += totals((call,), self._ended.currency)
         over = self._over(
             self._ended + totals(self._under_way.values(), self._ended.currency), inclusive=not under_way

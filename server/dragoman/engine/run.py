@@ -22,11 +22,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from dragoman import ids, wire
+from dragoman import ids, observing, wire
 from dragoman.engine import states, terminal
 from dragoman.engine.log import RunLog
 from dragoman.engine.ports import AgentRun, Meter, Outcome, Runner, RunOrder
 from dragoman.errors import DragomanError, Internal, StorageUnavailable
+from dragoman.observing import UNOBSERVED, RunWatch
 from dragoman.records import Cancellation, Pause, Run, RunEnd, RunStatus, Totals, totals, utcnow
 from dragoman.v1 import event_pb2
 
@@ -72,9 +73,11 @@ class LiveRun:
         position: int = 0,
         cancel_on_disconnect: bool = False,
         deadline: float | None = None,
+        watch: RunWatch = UNOBSERVED,
     ) -> None:
         """`refused`: why it must not begin after all when it has waited. `position`: its place among those that wait, when
-        it is queued. `deadline`: in the loop's time."""
+        it is queued. `deadline`: in the loop's time. `watch`: sees it."""
+        self._watch = watch
         self._run = run
         self._order = order
         self._log = log
@@ -167,6 +170,14 @@ class LiveRun:
 
     async def conduct(self) -> None:
         """The whole run. Returns when it is stored, or cannot be; never raises but for cancellation."""
+        observing.bind(run_id=str(self.run_id))
+        self._watch.enter()
+        try:
+            await self._conduct()
+        finally:
+            self._watch.ended("lost", "INTERNAL")  # unless it is known by now how it ended
+
+    async def _conduct(self) -> None:
         try:
             outcome, defect = Outcome(content=self._past.content), None
             if await self._turn():
@@ -191,6 +202,7 @@ class LiveRun:
     def _begin(self) -> None:
         self._run = replace(self._run, status=RunStatus.RUNNING)
         self._began = self._loop.time()
+        self._watch.began()
         if (limit := self._run.limits.max_duration) is not None:
             left = max(limit - self._past.active, timedelta()).total_seconds()
             note = f"the limit is {limit.total_seconds():g} s"
@@ -298,6 +310,9 @@ class LiveRun:
                 pause=self._pause(outcome, expire_time) if status is RunStatus.PAUSED else None,
             )
         )
+        for call in outcome.calls:
+            self._watch.called(call)  # also those that the end has interrupted
+        self._watch.ended(str(status), terminal.why(event))
         self._log.close(event)
         self._run = replace(
             self._run,
@@ -358,6 +373,7 @@ class LiveRun:
     def _give_up(self, error: DragomanError) -> None:
         """Leaves the run to whoever finds that its lease has run out."""
         logger.error("a run could not be stored", extra={"run_id": str(self.run_id), "reason": error.reason})
+        self._watch.ended("lost", error.reason)
         self._tell(error)
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from google.protobuf import json_format
+from google.rpc import error_details_pb2
 
 from dragoman import wire
 from dragoman.engine.ports import Outcome, RunOrder
@@ -101,6 +102,21 @@ def paused(outcome: Outcome, totals: Totals, expire_time: datetime) -> event_pb2
     )
     event.expire_time.FromDatetime(expire_time)
     return event_pb2.RunEvent(run_paused=event)
+
+
+def why(event: event_pb2.RunEvent) -> str:
+    """Why a run ended as it did, in one word of a fixed set: for figures and logs."""
+    if event.HasField("run_failed"):
+        info = error_details_pb2.ErrorInfo()
+        return next(
+            (info.reason for detail in event.run_failed.error.details if detail.Unpack(info)), "INTERNAL"
+        )
+    if event.HasField("run_cancelled"):
+        return event_pb2.CancelReason.Name(event.run_cancelled.reason).removeprefix("CANCEL_REASON_")
+    if event.HasField("run_completed"):
+        name = event_pb2.FinishReason.Name(event.run_completed.finish_reason)
+        return name.removeprefix("FINISH_REASON_")
+    return "PAUSED"
 
 
 def last_event(

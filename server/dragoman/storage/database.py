@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL, Engine
 
 from dragoman.errors import StorageUnavailable
+from dragoman.observing import UNOBSERVED, Observer, TransactionWatch
 from dragoman.storage import engines
 from dragoman.storage.failures import Failure, classify
 
@@ -67,8 +68,17 @@ class Lane:
 class Database:
     """The lanes of one database."""
 
-    def __init__(self, url: URL, *, connections: int, sqlite_synchronous: str, patience: float) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        connections: int,
+        sqlite_synchronous: str,
+        patience: float,
+        observer: Observer = UNOBSERVED,
+    ) -> None:
         self.url = url
+        self._observer = observer
         self._patience = patience
         if engines.is_sqlite(url):
             self._writes = Lane("writer", engines.sqlite_writer(url, sqlite_synchronous), 1)
@@ -87,17 +97,18 @@ class Database:
 
     async def read(self, work: Work[T]) -> T:
         """The result of `work`, which only reads. Raises StorageUnavailable, and what `work` raises."""
-        return await self._repeat(self._reads, lambda _uncertain: self._reads.transact(work))
+        return await self._repeat(self._reads, lambda _uncertain: self._reads.transact(work), work)
 
     async def write(self, work: Work[T]) -> T:
         """The result of `work`, which may write. Raises as `read`."""
-        return await self._repeat(self._writes, lambda _uncertain: self._writes.transact(work))
+        return await self._repeat(self._writes, lambda _uncertain: self._writes.transact(work), work)
 
     async def write_once(self, work: Callable[[Connection, bool], T]) -> T:
         """As `write`; `work` is told whether an earlier attempt of this call may have been committed after all."""
         return await self._repeat(
             self._writes,
             lambda uncertain: self._writes.transact(lambda connection: work(connection, uncertain)),
+            work,
         )
 
     async def compute(self, job: Callable[[], T]) -> T:
@@ -106,11 +117,11 @@ class Database:
 
     async def attempt(self, job: Callable[[], T]) -> T:
         """The result of a job that opens its own connections, repeated like a transaction."""
-        return await self._repeat(self._writes, lambda _uncertain: job())
+        return await self._repeat(self._writes, lambda _uncertain: job(), job)
 
     async def on_writer(self, job: Callable[[Engine], T]) -> T:
         """The result of a job that wants the writing engine itself."""
-        return await self._repeat(self._writes, lambda _uncertain: job(self._writes.engine))
+        return await self._repeat(self._writes, lambda _uncertain: job(self._writes.engine), job)
 
     async def close(self) -> None:
         """Closes all connections. Nothing may be asked of the database any more."""
@@ -118,7 +129,25 @@ class Database:
             await self._reads.close()
         await self._writes.close()
 
-    async def _repeat(self, lane: Lane, job: Callable[[bool], T]) -> T:
+    async def _repeat(self, lane: Lane, job: Callable[[bool], T], work: Callable[..., object]) -> T:
+        watch = self._observer.transaction(_operation(work), self.url.get_backend_name())
+        failure = "interrupted"
+        try:
+            result = await self._attempts(lane, job, watch)
+        except StorageUnavailable as error:
+            failure = error.cause or "unavailable"
+            raise
+        except Exception:
+            # What the work itself found wrong: the database has done its part.
+            failure = ""
+            raise
+        else:
+            failure = ""
+            return result
+        finally:
+            watch.done(failure)
+
+    async def _attempts(self, lane: Lane, job: Callable[[bool], T], watch: TransactionWatch) -> T:
         deadline = time.monotonic() + self._patience
         uncertain = False
         pause = FIRST_PAUSE
@@ -133,10 +162,19 @@ class Database:
             uncertain = uncertain or failure.lost
             if not failure.retry or time.monotonic() + pause > deadline:
                 _log("the database is not available", failure)
-                raise StorageUnavailable()
+                raise StorageUnavailable(cause=failure.code)
             _log("a transaction is tried again", failure, level=logging.INFO)
+            watch.retried()
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _operation(work: Callable[..., object]) -> str:
+    """What a transaction goes by: the method or function that its work is, or was written in (`get_run`)."""
+    while isinstance(work, partial):
+        work = work.func
+    name: str = getattr(work, "__qualname__", "other")
+    return name.partition(".<locals>")[0].rpartition(".")[2].strip("_")
 
 
 def _log(message: str, failure: Failure, level: int = logging.WARNING) -> None:

@@ -30,6 +30,7 @@ from dragoman.engine.ports import (
     UsageRow,
 )
 from dragoman.errors import InvalidInput, StorageUnavailable, Violation
+from dragoman.observing import UNOBSERVED, Observer
 from dragoman.records import (
     Cancellation,
     EventChunk,
@@ -94,10 +95,15 @@ class SqlStore:
         sqlite_synchronous: str,
         patience: float,
         blobs: BlobStore | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._url = engines.parse(url)
         self._database = Database(
-            self._url, connections=connections, sqlite_synchronous=sqlite_synchronous, patience=patience
+            self._url,
+            connections=connections,
+            sqlite_synchronous=sqlite_synchronous,
+            patience=patience,
+            observer=observer,
         )
         self._media = MediaKeeper(self._database, blobs)
         self._writes: set[asyncio.Task[Any]] = set()
@@ -438,12 +444,13 @@ def open_store(
     sqlite_synchronous: str = "FULL",
     patience: float = PATIENCE,
     blobs: BlobStore | None = None,
+    observer: Observer = UNOBSERVED,
 ) -> SqlStore:
     """A store for the database at `url`; `await store.open()` connects.
 
     `connections`: to MySQL or MariaDB, each with a thread. `sqlite_synchronous`: FULL, or NORMAL, which may lose the last
     transactions at power loss. `patience`: seconds over which a failing transaction is repeated. `blobs`: where media go;
-    None: into the database. Raises ValueError for a URL of another kind of database.
+    None: into the database. `observer`: sees each transaction. Raises ValueError for a URL of another kind of database.
     """
     if sqlite_synchronous not in ("FULL", "NORMAL"):
         raise ValueError("sqlite_synchronous must be FULL or NORMAL")
@@ -453,6 +460,7 @@ def open_store(
         sqlite_synchronous=sqlite_synchronous,
         patience=patience,
         blobs=blobs,
+        observer=observer,
     )
 
 

@@ -8,21 +8,60 @@ are seen to here:
     a library's words    Agno quotes tool calls and what tools raise: of its warnings and errors, where they were said
                          and what was raised where is kept; the words themselves appear at level DEBUG only
 
+Lines that are written within a call or a run say of which (request id, run id, principal), and of which trace. Whatever looks
+like a secret is masked on every line all the same (`redaction`): a library may say more than it should.
+
 Chatter of libraries below WARNING is dropped at every level: an agent in debug mode makes Agno log whole prompts.
 """
 
 import copy
 import logging
 import sys
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
+from opentelemetry import trace
+
+from dragoman import observing
+from dragoman.telemetry.redaction import redact, redact_text
+
+
+def _in_context(
+    _logger: object, _method: str, event: structlog.typing.EventDict, /
+) -> structlog.typing.EventDict:
+    """Says of which call, run and trace the line is. What the line itself says wins."""
+    for key, value in observing.bound().items():
+        event.setdefault(key, value)
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event.setdefault("trace_id", trace.format_trace_id(span.trace_id))
+        event.setdefault("span_id", trace.format_span_id(span.span_id))
+    return event
+
+
+def _without_secrets(
+    _logger: object, _method: str, event: structlog.typing.EventDict, /
+) -> structlog.typing.EventDict:
+    raised = event.pop("exc_info", None)
+    plain: structlog.typing.EventDict = redact(event)
+    if raised is not None:
+        plain["exc_info"] = raised  # becomes text only when the line is made
+    return plain
+
+
+def _text_without_secrets(_logger: object, _method: str, line: Any, /) -> str:
+    """Once more when the line is made: tracebacks are only written into it then."""
+    return redact_text(str(line))
+
 
 _SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.ExtraAdder(),
+    _in_context,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
 )
@@ -32,6 +71,11 @@ _AGNO = ("agno", "agno-team", "agno-workflow")
 
 _QUIET = (*_AGNO, "anthropic", "httpx", "httpx2", "httpcore", "alembic", "sqlalchemy", "asyncio", "grpc")
 """Libraries that are heard from WARNING on only: some of them write content at lower levels."""
+
+_COMPLAINERS = ("opentelemetry",)
+
+COMPLAINT_INTERVAL = 60.0
+"""Seconds between two equal complaints of those."""
 
 _WORDLESS = "a library reported a problem (its words are shown at level DEBUG)"
 
@@ -45,14 +89,17 @@ def configure_logging(level: str, form: Literal["auto", "json", "text"], worker:
     last: tuple[structlog.typing.Processor, ...]
     if text:
         last = (
+            _without_secrets,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
+            _text_without_secrets,
         )
     else:
         stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         last = (
             structlog.processors.ExceptionRenderer(stacks),
+            _without_secrets,
             structlog.processors.JSONRenderer(default=str),
         )
     handler = _Discreet(words=level == "DEBUG")
@@ -93,12 +140,31 @@ class _Discreet(logging.StreamHandler):  # type: ignore[type-arg]  # generic for
     def __init__(self, *, words: bool) -> None:
         super().__init__(sys.stderr)
         self._words = words
+        self._complaints = _Complaints()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the record, drops it, or writes what is left of it."""
         if record.levelno < logging.WARNING and _is_of(record, _QUIET):
             return
+        if _is_of(record, _COMPLAINERS) and not self._complaints.heard(record):
+            return
         super().emit(record if self._words or not _is_of(record, _AGNO) else _wordless(record))
+
+
+class _Complaints:
+    """A collector that is away is no news: of each of its libraries' complaints one in a while is enough."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._last: dict[tuple[str, int], float] = {}
+
+    def heard(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        place, now = (record.name, record.lineno), self._now()
+        if now - self._last.get(place, float("-inf")) < COMPLAINT_INTERVAL:
+            return False
+        self._last[place] = now
+        return True
 
 
 def _is_of(record: logging.LogRecord, names: tuple[str, ...]) -> bool:

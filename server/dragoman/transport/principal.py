@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 
+from dragoman import observing
 from dragoman.auth import Principal
 from dragoman.errors import AgentNotFound
 from dragoman.records import Owner
@@ -14,6 +15,7 @@ def bind(principal: Principal, owner: Owner) -> None:
     """Says whose the current call is. Each call has a context of its own, so nothing has to be taken back."""
     _PRINCIPAL.set(principal)
     _OWNER.set(owner)
+    observing.bind(principal=principal.name)
 
 
 def current_owner() -> Owner:

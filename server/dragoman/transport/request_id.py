@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 
-from dragoman import ids
+from dragoman import ids, observing
 
 HEADER = "x-request-id"
 
@@ -20,6 +20,7 @@ def bind(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     """Chooses the id of the current call from what the caller sent, remembers and returns it."""
     chosen = _sent(metadata or ()) or str(ids.new_id())
     _REQUEST_ID.set(chosen)
+    observing.bind(request_id=chosen)
     return chosen
 
 

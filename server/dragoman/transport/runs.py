@@ -15,7 +15,7 @@ from contextlib import aclosing, contextmanager
 from typing import Protocol
 from uuid import UUID
 
-from dragoman import records
+from dragoman import observing, records
 from dragoman.engine.ports import (
     BudgetState,
     Catalog,
@@ -265,6 +265,7 @@ class RunServicer(RunServiceServicer):
 @contextmanager
 def _joined(run: ObservedRun, deadline: Deadline | None) -> Iterator[None]:
     """Follows the run through a call. `deadline`: of a call that started or continued it, which is the run's too."""
+    observing.bind(run_id=str(run.run_id))
     run.join()
     try:
         yield

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from dragoman.auth import Authenticator
 from dragoman.config import Settings
 from dragoman.engine.ports import Catalog, MediaFetcher, MediaInspector, MessageView, Store
+from dragoman.observing import UNOBSERVED, Observer
 from dragoman.transport.access import RULES
 from dragoman.transport.agents import AgentServicer
 from dragoman.transport.health import HealthServicer
@@ -85,13 +86,14 @@ class GrpcServer:
         fetcher: MediaFetcher | None = None,
         authenticator: Authenticator | None = None,
         share_port: bool = False,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         """`currency`: the one in which costs are reported. `fetcher`: of media by URL; None: there are none.
         `authenticator`: tells who calls; None: nobody is asked. `share_port`: other processes of this server listen on the
-        same port, and the system spreads connections over them."""
+        same port, and the system spreads connections over them. `observer`: sees each call, and the certificate."""
         self._settings = settings
-        self._tls = _tls(settings)
-        self._outermost = SanitiseInterceptor()
+        self._tls = _tls(settings, observer)
+        self._outermost = SanitiseInterceptor(observer)
         _check_rules()
         self._access = AccessInterceptor(authenticator or Authenticator(None), RULES)
         self._server = grpc.aio.server(
@@ -169,11 +171,12 @@ class GrpcServer:
             logger.error("calls that were cancelled did not end", extra={"seconds": UNWIND})
 
 
-def _tls(settings: Settings) -> TlsReloader | None:
+def _tls(settings: Settings, observer: Observer) -> TlsReloader | None:
     """Raises TlsUnusable."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    return TlsReloader(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return TlsReloader(files, observer.certificate)
 
 
 def _check_rules() -> None:

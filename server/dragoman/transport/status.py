@@ -7,11 +7,12 @@ has the traceback under the same id.
 import logging
 from typing import Never
 
+from google.rpc import code_pb2
 from grpc_status import rpc_status
 
 from dragoman import ids
 from dragoman.errors import DragomanError, Internal
-from dragoman.status import to_status
+from dragoman.status import code_of, to_status
 from dragoman.transport import request_id
 from dragoman.transport.context import Context
 
@@ -29,6 +30,11 @@ def to_domain(error: BaseException, method: str) -> DragomanError:
         extra={"incident_id": incident, "method": method, "request_id": request_id.current()},
     )
     return Internal(incident)
+
+
+def code_name(error: DragomanError) -> str:
+    """The name of the code that the error ends a call with."""
+    return str(code_pb2.Code.Name(code_of(error)))
 
 
 async def abort(context: Context, error: DragomanError) -> Never:

@@ -5,14 +5,18 @@ the new certificate, while those that are open go on. Files that do not fit toge
 writing them) are left alone, and logged once, until they do.
 """
 
+import contextlib
 import logging
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography import x509
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +35,14 @@ class TlsFiles:
 
 
 class TlsReloader:
-    """Makes server credentials that follow the files. Raises TlsUnusable when they cannot be used at first."""
+    """Makes server credentials that follow the files. Raises TlsUnusable when they cannot be used at first.
 
-    def __init__(self, files: TlsFiles) -> None:
+    `expires` is told until when each certificate that is taken into use holds, in whatever thread that is.
+    """
+
+    def __init__(self, files: TlsFiles, expires: Callable[[datetime], None] = lambda _: None) -> None:
         self._files = files
+        self._expires = expires
         self._lock = threading.Lock()  # handshakes ask in threads of gRPC
         self._seen = self._stamp()
         self._refused: object = None
@@ -94,6 +102,9 @@ class TlsReloader:
             ) from error
         if roots is not None:
             _check_authorities(context, files.client_authorities)
+        # What OpenSSL takes and this parser does not is served all the same.
+        with contextlib.suppress(ValueError):
+            self._expires(x509.load_pem_x509_certificate(chain).not_valid_after_utc)
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=roots)
 
 

@@ -7,6 +7,8 @@
     a cancel that was not the call's INTERNAL: left alone it would keep the caller waiting until its deadline
     anything else                    INTERNAL with an incident id; the traceback is in the log under that id
 
+Whoever watches the server is told of each call here, too: nobody else knows how all of them end.
+
 What a clean-up raises after the caller has left is logged like any defect, and the cancel goes on all the same.
 """
 
@@ -20,15 +22,22 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from dragoman.errors import DragomanError, InvalidInput, Violation
+from dragoman.observing import UNOBSERVED, CallWatch, Metadata, Observer
 from dragoman.transport import request_id, status
+from dragoman.transport.access import RULES
 from dragoman.transport.context import Context
 from dragoman.transport.interceptors.handlers import Continuation, Handler, MaybeHandler, behaviour, rewrap
 from dragoman.transport.interceptors.stream_driver import ClientGone, send_request_id
+from dragoman.transport.observation import WATCH
 
 logger = logging.getLogger(__name__)
 
 _QUIET = ("/grpc.health.", "/grpc.reflection.")
 """Calls of tools and probes: logged at DEBUG."""
+
+
+UNKNOWN_METHOD = "/other"
+"""By what calls of methods go that there are not: their names are whatever callers make up."""
 
 
 class _Unreadable:
@@ -41,7 +50,8 @@ _UNREADABLE = _Unreadable()
 class SanitiseInterceptor(grpc.aio.ServerInterceptor):
     """Types every error, logs every call (method, code, duration, request id), and hands out the request id."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer = UNOBSERVED) -> None:
+        self._observer = observer
         self._open: set[asyncio.Task[Any]] = set()
 
     async def all_done(self, timeout: float) -> bool:
@@ -56,56 +66,97 @@ class SanitiseInterceptor(grpc.aio.ServerInterceptor):
     ) -> MaybeHandler:
         """Wraps the handler; an interceptor that raises makes one that ends the call with its error."""
         method = handler_call_details.method
-        request_id.bind(handler_call_details.invocation_metadata)
+        metadata = handler_call_details.invocation_metadata or ()
+        request_id.bind(metadata)
         try:
             handler = await continuation(handler_call_details)
         except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a status
-            return _refusal(method, error)
+            return self._refusal(method, metadata, error)
         if handler is None:
+            # gRPC itself answers, and no interceptor sees it.
+            self._observer.call(UNKNOWN_METHOD, (), streams=False).handled("UNIMPLEMENTED", "")
             return None
-        return _guard(method, handler, self._open)
+        return self._guard(method, metadata, handler)
 
+    def _guard(self, method: str, metadata: Metadata, handler: Handler) -> Handler:
+        serve = behaviour(handler)
+        streams = handler.response_streaming
 
-def _guard(method: str, handler: Handler, open_calls: set[asyncio.Task[Any]]) -> Handler:
-    serve = behaviour(handler)
-    streams = handler.response_streaming
-
-    async def guarded(request: Any, context: Context) -> Any:
-        started = time.perf_counter()
-        code = "OK"
-        task = asyncio.current_task()
-        if task is not None:
-            open_calls.add(task)
-            task.add_done_callback(open_calls.discard)
-        try:
-            response = await (_refuse_unreadable() if request is _UNREADABLE else serve(request, context))
-            if not streams:
-                await send_request_id(context)
-        except grpc.aio.AbortError:
-            code = _code_name(context.code())
-            raise
-        except ClientGone:
-            code = "CANCELLED"
-            return None
-        except asyncio.CancelledError as error:
-            code = "CANCELLED"
-            if task is None or task.cancelling():
+        async def guarded(request: Any, context: Context) -> Any:
+            call = _Call(method, self._watch(method, metadata, streams=streams))
+            task = asyncio.current_task()
+            if task is not None:
+                self._open.add(task)
+                task.add_done_callback(self._open.discard)
+            try:
+                response = await (_refuse_unreadable() if request is _UNREADABLE else serve(request, context))
+                if not streams:
+                    await send_request_id(context)
+            except grpc.aio.AbortError:
+                call.code = _code_name(context.code())
                 raise
-            code = "INTERNAL"
-            await status.abort(context, status.to_domain(error, method))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            # An exit that an agent's validation lets out would end the whole server.
-            domain = status.to_domain(error, method)
-            code = domain.reason
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError from error
-            await status.abort(context, domain)
-        else:
-            return response
-        finally:
-            _log(method, code, started)
+            except ClientGone:
+                call.code = "CANCELLED"
+                return None
+            except asyncio.CancelledError as error:
+                call.code = "CANCELLED"
+                if task is None or task.cancelling():
+                    raise
+                call.refused(domain := status.to_domain(error, method))
+                await status.abort(context, domain)
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                # An exit that an agent's validation lets out would end the whole server.
+                call.refused(domain := status.to_domain(error, method))
+                if task is not None and task.cancelling():
+                    call.code = "CANCELLED"
+                    raise asyncio.CancelledError from error
+                await status.abort(context, domain)
+            else:
+                return response
+            finally:
+                call.ended()
 
-    return rewrap(handler, guarded, None if handler.request_streaming else _reader(handler))
+        return rewrap(handler, guarded, None if handler.request_streaming else _reader(handler))
+
+    def _refusal(self, method: str, metadata: Metadata, error: Exception) -> Handler:
+        """A handler that ends the call, of whatever kind it is, with the error of an interceptor, and reads nothing of it."""
+        started = time.perf_counter()
+        domain = status.to_domain(error, method)
+
+        async def refuse(_requests: Any, context: Context) -> None:
+            call = _Call(method, self._watch(method, metadata, streams=False), started)
+            call.refused(domain)
+            call.ended()
+            await status.abort(context, domain)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _watch(self, method: str, metadata: Metadata, *, streams: bool) -> CallWatch:
+        watch = self._observer.call(method if method in RULES else UNKNOWN_METHOD, metadata, streams=streams)
+        WATCH.set(watch)
+        return watch
+
+
+class _Call:
+    """How a call ends."""
+
+    def __init__(self, method: str, watch: CallWatch, started: float | None = None) -> None:
+        self._method = method
+        self._watch = watch
+        self._started = time.perf_counter() if started is None else started
+        self._error: DragomanError | None = None
+        self.code = "OK"
+
+    def refused(self, error: DragomanError) -> None:
+        """It ends with the error."""
+        self._error = error
+        self.code = status.code_name(error)
+
+    def ended(self) -> None:
+        """Tells the log and who watches."""
+        reason, cause = ("", "") if self._error is None else (self._error.reason, self._error.cause)
+        self._watch.handled(self.code, reason, cause)
+        _log(self._method, reason or self.code, self._started)
 
 
 async def _refuse_unreadable() -> Never:
@@ -124,18 +175,6 @@ def _reader(handler: Handler) -> Callable[[bytes], Any] | None:
             return _UNREADABLE
 
     return read
-
-
-def _refusal(method: str, error: Exception) -> Handler:
-    """A handler that ends the call, of whatever kind it is, with the error of an interceptor, and reads nothing of it."""
-    started = time.perf_counter()
-    domain: DragomanError = status.to_domain(error, method)
-
-    async def refuse(_requests: Any, context: Context) -> None:
-        _log(method, domain.reason, started)
-        await status.abort(context, domain)
-
-    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _log(method: str, code: str, started: float) -> None:

@@ -16,6 +16,7 @@ import grpc
 from dragoman.transport import request_id
 from dragoman.transport.context import Context
 from dragoman.transport.interceptors.handlers import Continuation, MaybeHandler, behaviour, rewrap
+from dragoman.transport.observation import WATCH
 
 _GONE = (grpc.aio.InternalError, grpc.aio.UsageError)
 """What gRPC raises from a write to a call that is over: the caller is gone, or the server was stopped."""
@@ -55,6 +56,7 @@ class StreamDriverInterceptor(grpc.aio.ServerInterceptor):
 
 async def _drive(messages: AsyncGenerator[Any, None], context: Context) -> None:
     write = context.write
+    watch = WATCH.get()
     begun = False
     try:
         async for message in messages:
@@ -64,6 +66,7 @@ async def _drive(messages: AsyncGenerator[Any, None], context: Context) -> None:
                     await send_request_id(context)
                     begun = True
                 await write(message)
+                watch.messages += 1
             except _GONE as gone:
                 raise ClientGone from gone
         if not begun:
