@@ -23,7 +23,6 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import structlog
-from opentelemetry import trace
 
 from dragoman import observing
 from dragoman.telemetry.redaction import redact, redact_text
@@ -35,10 +34,6 @@ def _in_context(
     """Says of which call, run and trace the line is. What the line itself says wins."""
     for key, value in observing.bound().items():
         event.setdefault(key, value)
-    span = trace.get_current_span().get_span_context()
-    if span.is_valid:
-        event.setdefault("trace_id", trace.format_trace_id(span.trace_id))
-        event.setdefault("span_id", trace.format_span_id(span.span_id))
     return event
 
 

@@ -14,7 +14,8 @@ none. A run that goes on after a pause is a span of the call that continued it: 
 `dragoman.run.id`. A call that attaches to a run links to the run's span, where that is (or was lately) of this process.
 
 No content: no prompts, answers, arguments or results. The provider of spans is ours alone, and not the process's: what
-agents or libraries trace through the global one never comes here. A traceparent is passed on to nobody.
+agents or libraries trace through the global one never comes here. Nor do they see our spans: the current one is kept in a
+variable of ours, because clients of model providers send what they find in OpenTelemetry's own to the provider.
 
 Spans wait in a queue with an end, and a thread sends them. When the collector is away they are dropped.
 """
@@ -30,7 +31,6 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -41,6 +41,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from dragoman import observing
 from dragoman.observing import Metadata
 from dragoman.records import CallStatus, ModelCall, Run
 from dragoman.v1 import event_pb2
@@ -70,6 +71,10 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _CARRIED: Final = frozenset({"traceparent", "tracestate"})
 _CALLER: ContextVar[Context | None] = ContextVar("dragoman_caller_span", default=None)
 """The caller's span, when it has told of one."""
+
+_NOWHERE: Final = Context()
+_CURRENT: ContextVar[Context] = ContextVar("dragoman_span", default=_NOWHERE)
+"""The span under which spans of the current task are made."""
 
 _ERRORS_OF_OURS: Final = frozenset(
     {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"}
@@ -149,22 +154,22 @@ class Traces:
     def call(self, method: str, metadata: Metadata) -> Span | None:
         """The span of a call, as the current one from here on; None when there is none."""
         carrier = {key: value for key, value in metadata if key in _CARRIED and isinstance(value, str)}
-        caller = _PROPAGATOR.extract(carrier, Context()) if carrier else Context()
+        caller = _PROPAGATOR.extract(carrier, _NOWHERE) if carrier else _NOWHERE
         if told := trace.get_current_span(caller).get_span_context().is_valid:
             _CALLER.set(caller)
         if self._tracer is None:
             if told:
-                otel_context.attach(caller)
+                _enter(caller)
             return None
         name = method.removeprefix("/")
         attributes = {"rpc.system.name": "grpc", "rpc.method": name}
         span = self._tracer.start_span(name, caller, kind=SpanKind.SERVER, attributes=attributes)
-        otel_context.attach(trace.set_span_in_context(span, caller))
+        _enter(trace.set_span_in_context(span, caller))
         return span
 
     def attached(self, run_id: UUID) -> None:
         """Links the current call to a run."""
-        span = trace.get_current_span()
+        span = _current()
         if span.is_recording():
             span.set_attribute("dragoman.run.id", str(run_id))
             if (found := self._runs.get(run_id)) is not None:
@@ -172,9 +177,9 @@ class Traces:
 
     def run(self, run: Run) -> "RunSpans | None":
         """The spans of a run; None when there are none."""
-        current = trace.get_current_span()
         if self._tracer is None:
             return None
+        current = _current()
         current.set_attribute("dragoman.run.id", str(run.id))
         caller, links = _CALLER.get(), []
         if caller is not None and current.get_span_context().is_valid:
@@ -189,7 +194,7 @@ class Traces:
         }
         span = self._tracer.start_span(
             f"invoke_agent {run.agent_name}",
-            caller,
+            caller or _CURRENT.get(),
             kind=SpanKind.INTERNAL,
             attributes=attributes,
             links=links,
@@ -202,16 +207,27 @@ class Traces:
 
     def transaction(self, operation: str, system: str) -> Span | None:
         """The span of a transaction; None outside of a call or run that has one."""
-        if self._tracer is None or not trace.get_current_span().is_recording():
+        if self._tracer is None or not _current().is_recording():
             return None
         attributes = {"db.system.name": system, "db.operation.name": operation}
-        return self._tracer.start_span(operation, kind=SpanKind.CLIENT, attributes=attributes)
+        return self._tracer.start_span(operation, _CURRENT.get(), kind=SpanKind.CLIENT, attributes=attributes)
 
 
 def collector(endpoint: str, headers: Mapping[str, str], count: Callable[[str, int], None]) -> Exporter:
     """Sends to an OTLP collector, `http://host:4317` or `https://...`. `count(result, spans)` from its thread."""
     exporter = OTLPSpanExporter(endpoint=endpoint, headers=dict(headers), timeout=SEND_TIMEOUT)
     return Exporter(exporter, count)
+
+
+def _current() -> Span:
+    return trace.get_current_span(_CURRENT.get())
+
+
+def _enter(context: Context) -> None:
+    """Makes the context's span the current one, of what follows in this task and what it starts; log lines tell of it."""
+    _CURRENT.set(context)
+    span = trace.get_current_span(context).get_span_context()
+    observing.bind(trace_id=trace.format_trace_id(span.trace_id), span_id=trace.format_span_id(span.span_id))
 
 
 def end_call(span: Span, code: str, reason: str) -> None:
@@ -232,13 +248,13 @@ class RunSpans:
         self._span = span
         self._run_id = run_id
         # By the member's run id; empty for the run itself.
-        self._contexts: dict[str, Context] = {"": trace.set_span_in_context(span, Context())}
+        self._contexts: dict[str, Context] = {"": trace.set_span_in_context(span, _NOWHERE)}
         self._members: dict[str, Span] = {}
         self._tools: dict[str, Span] = {}
 
     def enter(self) -> None:
         """Makes the run's span the current one of this task."""
-        otel_context.attach(self._contexts[""])
+        _enter(self._contexts[""])
 
     def member_started(self, member: event_pb2.Member, model: str, provider: str) -> None:
         """A member's run begins, or goes on."""
@@ -256,7 +272,7 @@ class RunSpans:
             },
         )
         self._members[member.run_id] = span
-        self._contexts[member.run_id] = trace.set_span_in_context(span, Context())
+        self._contexts[member.run_id] = trace.set_span_in_context(span, _NOWHERE)
 
     def member_ended(self, member_run_id: str, outcome: str) -> None:
         """A member's run has ended, or waits."""
