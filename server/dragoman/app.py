@@ -22,7 +22,6 @@ from dragoman.records import Limits
 
 if TYPE_CHECKING:
     from dragoman.agents.database import AgnoTables
-    from dragoman.auth import CertificateRule
     from dragoman.engine import Engine
     from dragoman.engine.ports import BudgetRule
     from dragoman.telemetry.telemetry import Telemetry
@@ -70,6 +69,7 @@ async def running(
     """
     silence_agno()
     # The rooms are heavy to import (Agno alone takes seconds): only here, so that a command that needs none is quick.
+    from dragoman import gate
     from dragoman.adapter import AgnoMessageView, AgnoRunner, SniffingInspector
     from dragoman.auth import Authenticator, KeyRing
     from dragoman.blobs import open_blobs
@@ -153,6 +153,8 @@ async def running(
         await engine.open()
         stack.push_async_callback(engine.close)
         ring = KeyRing(store.keys) if "keys" in settings.auth else None
+        with _told_to_operators():
+            bearers = await asyncio.to_thread(gate.bearers, settings)
         fetcher = HttpFetcher(
             Hosts(settings.media_hosts, settings.media_private_hosts),
             max_bytes=settings.max_media_bytes,
@@ -170,7 +172,7 @@ async def running(
                 inspector=SniffingInspector(settings.max_media_bytes),
                 fetcher=fetcher,
                 currency=pricer.currency,
-                authenticator=Authenticator(ring, _certificates(settings)),
+                authenticator=Authenticator(ring, gate.certificates(settings), bearers),
                 share_port=share_port,
                 observer=telemetry,
             )
@@ -179,6 +181,10 @@ async def running(
             with _told_to_operators():
                 await ring.open()
             stack.push_async_callback(ring.close)
+        if bearers is not None:
+            bearers.listen(server.end_calls)
+            await bearers.open()
+            stack.push_async_callback(bearers.close)
         if not (settings.auth or settings.is_local):
             logger.warning(
                 "callers prove nothing, and anybody who reaches this address may run the agents",
@@ -195,7 +201,7 @@ async def running(
             agents=[agent.name for agent in catalog.agents()],
             database=store.description,
             currency=pricer.currency,
-            access=_access(settings),
+            access=gate.described(settings),
             metrics=metrics,
         )
         yield Server(info, engine, server)
@@ -211,35 +217,6 @@ def _telemetry(settings: Settings) -> "Telemetry":
         sample_ratio=settings.trace_sample_ratio,
         service_name=settings.service_name,
     )
-
-
-def _certificates(settings: Settings) -> "list[CertificateRule]":
-    from dragoman.auth import CertificateRule, Principal, Scope
-
-    if "certificates" not in settings.auth:
-        return []
-    return [
-        CertificateRule(
-            grant.identity,
-            Principal(
-                name=grant.principal,
-                scopes=frozenset(map(Scope, grant.scopes)),
-                agents=grant.agents,
-                acts_for_users=grant.acts_for_users,
-                quotas=grant.quotas.quotas(),
-            ),
-        )
-        for grant in settings.certificates
-    ]
-
-
-def _access(settings: Settings) -> str:
-    if settings.auth:
-        needs = {"keys": "an API key", "certificates": "a certificate"}
-        return f"callers need {' or '.join(needs[each] for each in settings.auth)}"
-    if settings.is_local:
-        return "this machine only: callers prove nothing"
-    return "INSECURE: callers prove nothing, and anybody who reaches this address may run the agents"
 
 
 def _agno_tables(settings: Settings) -> "AgnoTables":
@@ -283,6 +260,7 @@ def _budget_rules(settings: Settings) -> "list[BudgetRule]":
 @contextmanager
 def _told_to_operators() -> Iterator[None]:
     """What can be wrong with a configuration, as a StartError."""
+    from dragoman.auth import KeysUnusable
     from dragoman.blobs import BlobsUnusable
     from dragoman.catalog import CatalogError
     from dragoman.pricing import PriceFileError
@@ -304,5 +282,6 @@ def _told_to_operators() -> Iterator[None]:
         TlsUnusable,
         BlobsUnusable,
         CannotServeMetrics,
+        KeysUnusable,
     ) as error:
         raise StartError(str(error)) from error

@@ -18,6 +18,7 @@
      ├─ EventsTrimmed           EVENTS_TRIMMED         the events asked for are no longer kept
      ├─ TooManyRuns             TOO_MANY_RUNS
      ├─ BudgetExceeded          BUDGET_EXCEEDED        what may be spent in a day or a month is spent
+     ├─ IdentityUnavailable     IDENTITY_UNAVAILABLE   who the caller is cannot be found out now
      ├─ StorageUnavailable      STORAGE_UNAVAILABLE    retries are spent
      ├─ ModelUnavailable        MODEL_UNAVAILABLE      the provider refused, failed, dropped or hung
      ├─ AgentFailed             AGENT_FAILED           the agent's own code raised
@@ -250,6 +251,16 @@ class BudgetExceeded(DragomanError):
         )
         self.subject = subject
         self.retry_after = max(1.0, (reset_time - now).total_seconds())
+
+
+class IdentityUnavailable(DragomanError):
+    """Whether the caller's token is good cannot be found out now: its issuer does not answer."""
+
+    reason = "IDENTITY_UNAVAILABLE"
+    retry_after = 2.0
+
+    def __init__(self) -> None:
+        super().__init__("the issuer of the token does not answer, so it cannot be checked")
 
 
 class StorageUnavailable(DragomanError):

@@ -39,6 +39,7 @@ CODES: Mapping[type[errors.DragomanError], int] = {
     errors.RunNotResumable: code_pb2.FAILED_PRECONDITION,
     errors.TooManyRuns: code_pb2.RESOURCE_EXHAUSTED,
     errors.BudgetExceeded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.IdentityUnavailable: code_pb2.UNAVAILABLE,
     errors.StorageUnavailable: code_pb2.UNAVAILABLE,
     errors.ModelUnavailable: code_pb2.UNAVAILABLE,
     errors.AgentFailed: code_pb2.INTERNAL,

@@ -30,6 +30,7 @@ EXAMPLES: list[DragomanError] = [
     errors.Unauthenticated(),
     errors.PermissionDenied("scope run"),
     errors.BudgetExceeded("agent a", "day", "ZAR 5", NOON + timedelta(hours=12), now=NOON),
+    errors.IdentityUnavailable(),
     errors.StorageUnavailable(),
     errors.ModelUnavailable("TIMEOUT", "the model did not answer", status=504, provider="P"),
     errors.AgentFailed("a"),

@@ -2,11 +2,13 @@
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dragoman.auth import keys
+from dragoman.auth.bearers import Bearers
 from dragoman.auth.keyring import KeyRing
 from dragoman.auth.principals import LOCAL, CertificateRule, Principal, Scope
 from dragoman.errors import InvalidInput, PermissionDenied, Unauthenticated, Violation
@@ -27,15 +29,26 @@ class Credentials:
     user: str = ""
     identities: tuple[str, ...] = ()
     """The names in the certificate of its connection, which TLS has verified."""
+    bearer: str = field(default="", repr=False)
+    """The token of `authorization: Bearer`."""
 
 
 class Authenticator:
-    """Tells who calls. `ring`: the API keys; `certificates`: whose certificates are. Without either nobody is asked, and
-    everybody is the local principal."""
+    """Tells who calls. `ring`: the API keys; `certificates`: whose certificates are; `bearers`: whose tokens. Without any of them
+    nobody is asked, and everybody is the local principal.
 
-    def __init__(self, ring: KeyRing | None = None, certificates: Sequence[CertificateRule] = ()) -> None:
+    Any one proof will do. Who brings several must be the same by all, and may do what all of them allow.
+    """
+
+    def __init__(
+        self,
+        ring: KeyRing | None = None,
+        certificates: Sequence[CertificateRule] = (),
+        bearers: Bearers | None = None,
+    ) -> None:
         self._ring = ring
         self._certificates = certificates
+        self._bearers = bearers
 
     @property
     def knows_certificates(self) -> bool:
@@ -44,44 +57,60 @@ class Authenticator:
 
     async def authenticate(self, credentials: Credentials) -> tuple[Principal, Owner]:
         """The caller, and the owner of what it makes. Raises Unauthenticated, PermissionDenied, InvalidInput,
-        StorageUnavailable."""
-        principal = await self._principal(credentials)
-        return principal, Owner(principal.name, _user(principal, credentials.user))
+        StorageUnavailable, IdentityUnavailable."""
+        if self._ring is None and self._bearers is None and not self._certificates:
+            return LOCAL, Owner(LOCAL.name, _user(LOCAL, credentials.user))
+        named = ""
+        proofs: list[Principal] = []
+        # A proof that is brought counts against its bearer when it is wrong, whatever else is brought.
+        if self._ring is not None and credentials.api_key:
+            proofs.append(await self._by_key(self._ring, credentials.api_key))
+        if self._bearers is not None and credentials.bearer:
+            principal, named = await self._bearers.identify(credentials.bearer)
+            proofs.append(principal)
+        if (by_certificate := self._by_certificate(credentials.identities)) is not None:
+            proofs.append(by_certificate)
+        if not proofs:
+            raise Unauthenticated(self._needed())
+        caller = _together(proofs)
+        return caller, Owner(caller.name, _user(caller, credentials.user, named))
 
-    async def _principal(self, credentials: Credentials) -> Principal:
-        if self._ring is None and not self._certificates:
-            return LOCAL
-        by_key = by_certificate = None
-        if self._ring is not None and (credentials.api_key or not self._certificates):
-            by_key = await self._by_key(self._ring, credentials.api_key)
+    @asynccontextmanager
+    async def held(self, credentials: Credentials) -> AsyncIterator[None]:
+        """While a stream is open with them: whoever listens is told when a token among them counts no more.
+
+        Raises Unauthenticated, IdentityUnavailable.
+        """
+        if self._bearers is None or not credentials.bearer:
+            yield
+            return
+        held = await self._bearers.hold(credentials.bearer)
+        try:
+            yield
+        finally:
+            self._bearers.release(held)
+
+    def _needed(self) -> str:
+        ways = []
+        if self._ring is not None:
+            ways.append("an API key in x-api-key")
+        if self._bearers is not None:
+            ways.append("a token in authorization")
         if self._certificates:
-            by_certificate = self._by_certificate(credentials.identities)
-        if by_key is None or by_certificate is None:
-            found = by_key or by_certificate
-            if found is None:
-                raise Unauthenticated("credentials are needed")
-            return found
-        if by_key.name != by_certificate.name:
-            logger.info(
-                "a call was refused",
-                extra={"why": "key and certificate are of two principals", "key": by_key.credential},
-            )
-            raise Unauthenticated
-        # What the key may do: it is the narrower proof, made for this purpose.
-        return by_key
+            if not ways:
+                return "credentials are needed: the certificate is nobody's who is known here"
+            ways.append("a certificate that is known here")
+        return f"credentials are needed: {' or '.join(ways)}"
 
     def _by_certificate(self, identities: tuple[str, ...]) -> Principal | None:
         for rule in self._certificates:
             if rule.fits(identities):
                 return rule.principal
-        if self._ring is None:
+        if self._certificates and self._ring is None and self._bearers is None:
             logger.info("a call was refused", extra={"why": "nobody's certificate", "identities": identities})
-            raise Unauthenticated("credentials are needed: the certificate is nobody's who is known here")
         return None
 
     async def _by_key(self, ring: KeyRing, text: str) -> Principal:
-        if not text:
-            raise Unauthenticated("credentials are needed: an API key in x-api-key")
         parts = keys.split(text)
         if parts is None:
             logger.info("a call was refused", extra={"why": "it is not an API key"})
@@ -107,7 +136,24 @@ def _principal(key: ApiKey) -> Principal:
     )
 
 
-def _user(principal: Principal, user: str) -> str:
+def _together(proofs: Sequence[Principal]) -> Principal:
+    """One caller of all of them. Raises Unauthenticated when they are not one."""
+    first, *rest = proofs
+    if any(each.name != first.name for each in rest):
+        extra = {"why": "proofs of several principals", "credentials": [each.credential for each in proofs]}
+        logger.info("a call was refused", extra=extra)
+        raise Unauthenticated
+    if not rest:
+        return first
+    return replace(first, also=tuple(rest), acts_for_users=all(each.acts_for_users for each in proofs))
+
+
+def _user(principal: Principal, user: str, named: str = "") -> str:
+    """The user for whom it acts. `named`: the one whom its token names; no other may be named then."""
+    if named:
+        if user not in ("", named):
+            raise PermissionDenied("the right to act for users other than its token's")
+        return named
     if not user:
         return ""
     if not principal.acts_for_users:

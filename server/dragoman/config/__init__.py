@@ -26,6 +26,7 @@ from dragoman.config.sources import (
     USER_VARIABLE,
     ConfigError,
 )
+from dragoman.config.tokens import TokenSettings
 
 __all__ = [
     "API_KEY_VARIABLE",
@@ -43,6 +44,7 @@ __all__ = [
     "PrincipalQuotas",
     "QuotaSettings",
     "Settings",
+    "TokenSettings",
     "client_credentials",
     "client_tls",
     "has_model_key",

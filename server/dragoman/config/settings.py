@@ -18,6 +18,7 @@ from dragoman.config.sections import (
     headers,
     is_loopback,
 )
+from dragoman.config.tokens import TokenSettings
 from dragoman.quotas import QuotaRule, Quotas, QuotaTable
 
 DEFAULT_PORT = 50051
@@ -45,8 +46,9 @@ class Settings(BaseSettings):
     """Port to listen on; 0 for a free one, which is logged."""
 
     # Who may call
-    auth: Annotated[tuple[Literal["keys", "certificates"], ...], NoDecode] = ()
-    """How callers prove who they are: `keys` (API keys, made by `dragoman keys create`), `certificates` (of TLS clients).
+    auth: Annotated[tuple[Literal["keys", "tokens", "certificates"], ...], NoDecode] = ()
+    """How callers prove who they are: `keys` (API keys, made by `dragoman keys create`), `tokens` (of issuers that `tokens`
+    names), `certificates` (of TLS clients).
     Any one will do; who brings several must be the same by all. Empty: not at all; everybody is the principal `local`, and
     the server listens on loopback only."""
     tls_cert: Path | None = None
@@ -57,6 +59,8 @@ class Settings(BaseSettings):
     """PEM file with the authorities of clients: who brings no certificate of theirs gets no connection."""
     certificates: tuple[CertificateGrant, ...] = ()
     """For `auth = ["certificates"]`: which certificates are whose (see docs/access.md). The first that fits counts."""
+    tokens: tuple[TokenSettings, ...] = ()
+    """For `auth = ["tokens"]`: whose bearer tokens are taken, and what their claims mean (see docs/access.md)."""
     insecure: bool = False
     """Listen on any address although callers prove nothing. For networks in which something else keeps strangers out."""
 
@@ -267,6 +271,8 @@ class Settings(BaseSettings):
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         if "certificates" in self.auth and self.tls_client_ca is None:
             raise ValueError("auth by certificates needs tls_client_ca")
+        if "tokens" in self.auth and not self.tokens:
+            raise ValueError("auth by tokens needs `tokens`, which say whose are taken")
         if "certificates" in self.auth and not self.certificates:
             raise ValueError("auth by certificates needs `certificates`, which say whose they are")
         return self

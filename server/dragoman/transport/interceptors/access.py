@@ -27,6 +27,8 @@ from dragoman.transport.interceptors.handlers import (
 )
 
 KEY_HEADER = "x-api-key"
+TOKEN_HEADER = "authorization"  # noqa: S105 - a name
+_PROOFS = (KEY_HEADER, TOKEN_HEADER, USER_HEADER)
 
 _TAKEN_BACK = "its credentials were taken back"
 
@@ -56,8 +58,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         if self._authenticator.knows_certificates:
             return self._admitted(handler, needed, credentials)
         caller = await self._admit(needed, credentials)
-        if handler.response_streaming and caller.credential:
-            return rewrap(handler, self._watched(behaviour(handler), caller.credential))
+        if handler.response_streaming and caller.credentials:
+            return rewrap(handler, self._watched(behaviour(handler), caller, credentials))
         return handler
 
     async def _admit(self, needed: Scope, credentials: Credentials) -> Principal:
@@ -73,9 +75,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         serve = behaviour(handler)
 
         async def admitted(request: Any, context: Context) -> Any:
-            caller = await self._admit(needed, replace(credentials, identities=_identities(context)))
-            if handler.response_streaming and caller.credential:
-                return await self._watched(serve, caller.credential)(request, context)
+            whole = replace(credentials, identities=_identities(context))
+            caller = await self._admit(needed, whole)
+            if handler.response_streaming and caller.credentials:
+                return await self._watched(serve, caller, whole)(request, context)
             return await serve(request, context)
 
         return rewrap(handler, admitted)
@@ -86,26 +89,32 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             for task in self._open.get(credential, ()):
                 task.cancel(_TAKEN_BACK)
 
-    def _watched(self, serve: Behaviour, credential: str) -> Behaviour:
+    def _watched(self, serve: Behaviour, caller: Principal, credentials: Credentials) -> Behaviour:
         async def watched(request: Any, context: Context) -> Any:
             task = asyncio.current_task()
             if task is None:
                 raise AssertionError("gRPC calls handlers in tasks")
-            mine = self._open.setdefault(credential, set())
-            mine.add(task)
+            for credential in caller.credentials:
+                self._open.setdefault(credential, set()).add(task)
             try:
-                return await serve(request, context)
+                async with self._authenticator.held(credentials):
+                    return await serve(request, context)
             except asyncio.CancelledError as cancelled:
                 # The caller may leave in the same moment; then there is nobody to be told.
                 if _TAKEN_BACK in cancelled.args and task.uncancel() == 0:
                     raise Unauthenticated("the credentials are no longer valid") from None
                 raise
             finally:
-                mine.discard(task)
-                if not mine:
-                    self._open.pop(credential, None)
+                for credential in caller.credentials:
+                    self._leave(credential, task)
 
         return watched
+
+    def _leave(self, credential: str, task: "asyncio.Task[Any]") -> None:
+        mine = self._open[credential]
+        mine.discard(task)
+        if not mine:
+            del self._open[credential]
 
 
 def _identities(context: Context) -> tuple[str, ...]:
@@ -115,5 +124,15 @@ def _identities(context: Context) -> tuple[str, ...]:
 
 
 def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> Credentials:
-    found = {key: value for key, value in metadata if isinstance(value, str)}
-    return Credentials(api_key=found.get(KEY_HEADER, ""), user=found.get(USER_HEADER, ""))
+    """What was sent. Raises Unauthenticated for proofs that are sent twice: of two, nobody knows which another reader takes."""
+    found: dict[str, str] = {}
+    for key, value in metadata:
+        if key in _PROOFS and isinstance(value, str) and found.setdefault(key, value) != value:
+            raise Unauthenticated(f"{key} is given more than once")
+    kind, _, token = found.get(TOKEN_HEADER, "").partition(" ")
+    return Credentials(
+        api_key=found.get(KEY_HEADER, ""),
+        # Other kinds of authorization are somebody else's, such as a proxy's.
+        bearer=token.strip() if kind.lower() == "bearer" else "",
+        user=found.get(USER_HEADER, ""),
+    )
