@@ -58,7 +58,7 @@ check: .venv/.dev checkgenerate ## Format, lint, types, import rules, protos
 # The directory that generated code is written to; checkgenerate writes elsewhere and compares.
 GENERATED := generated
 
-generate: code docs ## Rebuild generated/ and docs/events.md from protos/
+generate: code docs ## Rebuild generated/ from protos/, and what of docs/ is generated
 
 code: .venv/.dev
 	@mkdir -p $(GENERATED)/python
@@ -68,15 +68,15 @@ code: .venv/.dev
 		--grpc_python_out=$(GENERATED)/python --mypy_grpc_out=quiet:$(GENERATED)/python $(filter %_service.proto,$(PROTOS))
 	@touch $(GENERATED)/python/dragoman/v1/__init__.py $(GENERATED)/python/dragoman/v1/py.typed
 
-docs: .venv/.dev ## Rebuild docs/events.md from protos/ and the golden events of the tests
-	@$(RUN)/python docs/generate.py
+docs: .venv/.dev ## Rebuild docs/events.md, docs/configuration.md and the picture of the tables from what they are made of
+	@$(RUN)/python -m docs.generate
 
-checkgenerate: .venv/.dev ## Fail when generated/ or docs/events.md is not what protos/ gives
+checkgenerate: .venv/.dev ## Fail when generated/ or docs/ is not what protos/, settings and tables give
 	@rm -rf .build/generated
 	@$(MAKE) --no-print-directory code GENERATED=.build/generated
 	@diff -r -x __pycache__ .build/generated/python generated/python \
 		|| { echo "generated/ differs from protos/: run make generate" >&2; exit 1; }
-	@$(RUN)/python docs/generate.py --check
+	@$(RUN)/python -m docs.generate --check
 
 bench: .venv/.dev ## Measure CPU and bytes per event beside peers
 	@$(RUN)/python -m bench $(ARGS)

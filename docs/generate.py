@@ -1,6 +1,7 @@
-"""Writes docs/events.md and the picture in docs/data-model.md: `python docs/generate.py`, `--check` only compares.
+"""Writes docs/events.md, docs/configuration.md and the picture in docs/data-model.md: `python -m docs.generate`, `--check`
+only compares.
 
-make generate and make check call it. The picture is of the tables as storage has them.
+make docs and make check call it. The picture is of the tables as storage has them; configuration.md is of `settings_page`.
 
 In events.md, comments, fields and types come from the descriptors that protoc makes of protos/, with their source
 information; the level of detail from the server's own table; the examples from the golden files of the tests, so that each
@@ -29,6 +30,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from sqlalchemy import Column
 
+from docs import settings_page
 from dragoman.storage.tables import metadata
 from dragoman.transport.detail import LEVELS
 from dragoman.v1 import event_pb2, run_service_pb2
@@ -37,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "events.md"
 GOLDEN = ROOT / "tests" / "golden"
 DATA_MODEL = ROOT / "docs" / "data-model.md"
+CONFIGURATION = ROOT / "docs" / "configuration.md"
 EVENT_PROTO = "dragoman/v1/event.proto"
 
 WITHOUT_EXAMPLE = {"unmapped"}
@@ -58,7 +61,7 @@ SECTIONS: Sequence[tuple[str, str, range | tuple[int, ...]]] = (
 INTRODUCTION = """\
 # The events of a run
 
-<!-- Written by docs/generate.py from protos/ and tests/golden/: change those, then run `make generate`. -->
+<!-- Written by docs/generate.py from protos/ and tests/golden/: change those, then run `make docs`. -->
 
 A call that follows a run (`Run`, `AttachRun`, `ContinueRun`) streams `dragoman.v1.RunEvent`s. This page has each of them:
 when it comes, what is in it, and an example, which a test has seen. [runs.md](runs.md) tells how runs live.
@@ -321,7 +324,11 @@ def _key(column: "Column[Any]") -> str:
 def main(arguments: Sequence[str]) -> int:
     """Writes the pages, or with `--check` tells how they differ. Returns the exit code."""
     code = 0
-    for path, made in ((PAGE, page()), (DATA_MODEL, data_model())):
+    for path, made in (
+        (PAGE, page()),
+        (DATA_MODEL, data_model()),
+        (CONFIGURATION, settings_page.page()),
+    ):
         if "--check" not in arguments:
             path.write_text(made, encoding="utf-8")
             continue
@@ -329,7 +336,9 @@ def main(arguments: Sequence[str]) -> int:
         if there != made:
             names = f"docs/{path.name}", "as generated"
             lines = difflib.unified_diff(there.splitlines(), made.splitlines(), *names, lineterm="", n=1)
-            told = f"docs/{path.name} is not what protos, golden events and tables give: run make generate"
+            told = (
+                f"docs/{path.name} is not what protos, golden events, tables and settings give: run make docs"
+            )
             sys.stderr.write("\n".join([*list(lines)[:40], told, ""]))
             code = 1
     return code

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     insecure: bool = False
     """Listen on any address although callers prove nothing. For networks in which something else keeps strangers out."""
 
+    # Processes
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that serve on the port together; each has its own runs and its own connections to the database."""
 

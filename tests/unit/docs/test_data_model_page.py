@@ -25,7 +25,7 @@ def test_the_picture_has_every_table_and_column() -> None:
         for name, body in re.findall(r"^    (\w+) \{\n(.*?)^    \}$", PAGE, re.MULTILINE | re.DOTALL)
     }
     assert drawn == {table.name: table.columns.keys() for table in metadata.sorted_tables}
-    assert generate.data_model() == PAGE, "run make generate"
+    assert generate.data_model() == PAGE, "run make docs"
 
 
 def test_every_table_is_told() -> None:

@@ -20,7 +20,7 @@ def page() -> str:
 
 
 def test_the_page_that_is_there_is_the_one_that_is_made(page: str) -> None:
-    assert page == generate.PAGE.read_text(encoding="utf-8"), "run make generate"
+    assert page == generate.PAGE.read_text(encoding="utf-8"), "run make docs"
 
 
 def test_every_event_has_its_place(page: str) -> None:
@@ -48,6 +48,6 @@ def test_a_page_that_differs_is_told_and_made_anew(
 ) -> None:
     monkeypatch.setattr(generate, "PAGE", tmp_path / "events.md")
     assert generate.main(["--check"]) == 1
-    assert "run make generate" in capsys.readouterr().err
+    assert "run make docs" in capsys.readouterr().err
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
