@@ -16,7 +16,9 @@
      ├─ RunNotPaused            RUN_NOT_PAUSED         there is nothing to continue
      ├─ RunNotResumable         RUN_NOT_RESUMABLE      another process ended the run that was followed here
      ├─ EventsTrimmed           EVENTS_TRIMMED         the events asked for are no longer kept
-     ├─ TooManyRuns             TOO_MANY_RUNS
+     ├─ TooManyRuns             TOO_MANY_RUNS          of the server, of a principal, or for a session
+     ├─ TooManyStreams          TOO_MANY_STREAMS       of the server, or of a principal
+     ├─ RateLimited             RATE_LIMITED           likewise; a retry makes sense when the next call is allowed
      ├─ BudgetExceeded          BUDGET_EXCEEDED        what may be spent in a day or a month is spent
      ├─ IdentityUnavailable     IDENTITY_UNAVAILABLE   who the caller is cannot be found out now
      ├─ StorageUnavailable      STORAGE_UNAVAILABLE    retries are spent
@@ -30,6 +32,7 @@ A message here is written for the caller: never text of a driver, a provider or 
 value in it is repeated in `metadata`, so that a program need not parse the sentence.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +47,8 @@ class DragomanError(Exception):
     """Seconds after which a retry makes sense; None when the same call would fail again."""
     cause: str = ""
     """Which of several limits, or why a proof does not hold, in a word of ours: for figures, never for callers."""
+    subject: str | None = None
+    """Whose limit is reached: `server`, `principal/<name>`, `session/<id>`, or the name of a budget; None: it is about none."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
@@ -216,22 +221,57 @@ class EventsTrimmed(DragomanError):
 
 
 class TooManyRuns(DragomanError):
-    """As many runs as are allowed: in this process, or waiting for one session. `subject` is `server` or `session/<id>`."""
+    """As many runs as are allowed: in this process, of one principal in it, or waiting for one session."""
 
     reason = "TOO_MANY_RUNS"
     retry_after = 1.0
 
-    def __init__(self, limit: int, session_id: object = None) -> None:
-        if session_id is None:
-            super().__init__(f"the server is at its limit of {limit} concurrent runs", limit=str(limit))
-            self.subject, self.cause = "server", "runs"
-        else:
-            super().__init__(
+    def __init__(self, limit: int, session_id: object = None, *, principal: str | None = None) -> None:
+        if session_id is not None:
+            text, names = (
                 f"{limit} runs wait for session {session_id} already",
-                limit=str(limit),
-                session_id=str(session_id),
+                {"session_id": str(session_id)},
             )
             self.subject, self.cause = f"session/{session_id}", "queue"
+        else:
+            text, names = _at_its_limit(limit, "concurrent runs", principal)
+            self.subject, self.cause = _subject(principal, "runs")
+        super().__init__(text, limit=str(limit), **names)
+
+
+class TooManyStreams(DragomanError):
+    """As many open streams as are allowed: in this process, or of one principal in it."""
+
+    reason = "TOO_MANY_STREAMS"
+    retry_after = 1.0
+
+    def __init__(self, limit: int, *, principal: str | None = None) -> None:
+        text, names = _at_its_limit(limit, "open streams", principal)
+        super().__init__(text, limit=str(limit), **names)
+        self.subject, self.cause = _subject(principal, "streams")
+
+
+class RateLimited(DragomanError):
+    """More calls than are allowed. `retry_after`: seconds until the next one is."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, rate: float, retry_after: float, *, principal: str | None = None) -> None:
+        text, names = _at_its_limit(f"{rate:g}", "calls a second", principal)
+        super().__init__(text, limit=f"{rate:g}", **names)
+        self.subject, self.cause = _subject(principal, "calls")
+        # A moment too early would be too early.
+        self.retry_after = math.ceil(retry_after * 1000) / 1000
+
+
+def _at_its_limit(limit: object, of: str, principal: str | None) -> tuple[str, dict[str, str]]:
+    who = "the server" if principal is None else f"principal {principal}"
+    return f"{who} is at its limit of {limit} {of}", {} if principal is None else {"principal": principal}
+
+
+def _subject(principal: str | None, of: str) -> tuple[str, str]:
+    """Whose limit of what is reached: for callers, and for figures."""
+    return ("server", of) if principal is None else (f"principal/{principal}", f"principal_{of}")
 
 
 class BudgetExceeded(DragomanError):

@@ -38,6 +38,8 @@ CODES: Mapping[type[errors.DragomanError], int] = {
     errors.EventsTrimmed: code_pb2.OUT_OF_RANGE,
     errors.RunNotResumable: code_pb2.FAILED_PRECONDITION,
     errors.TooManyRuns: code_pb2.RESOURCE_EXHAUSTED,
+    errors.TooManyStreams: code_pb2.RESOURCE_EXHAUSTED,
+    errors.RateLimited: code_pb2.RESOURCE_EXHAUSTED,
     errors.BudgetExceeded: code_pb2.RESOURCE_EXHAUSTED,
     errors.IdentityUnavailable: code_pb2.UNAVAILABLE,
     errors.StorageUnavailable: code_pb2.UNAVAILABLE,
@@ -85,9 +87,9 @@ def _extras(error: errors.DragomanError, room: int, info: error_details_pb2.Erro
                 break
             bad.field_violations.append(entry)
         yield bad
-    if isinstance(error, errors.TooManyRuns | errors.BudgetExceeded):
+    if error.subject is not None:
         failure = error_details_pb2.QuotaFailure()
-        failure.violations.add(subject=error.subject, description=error.message)
+        failure.violations.add(subject=_clip(error.subject), description=error.message)
         yield failure
     if error.retry_after is not None:
         yield error_details_pb2.RetryInfo(retry_delay=wire.duration(timedelta(seconds=error.retry_after)))

@@ -36,6 +36,7 @@ from dragoman.errors import (
     SessionNotFound,
     Violation,
 )
+from dragoman.quotas import Quotas
 from dragoman.records import (
     Limits,
     Media,
@@ -472,6 +473,7 @@ class FakeEngine:
         self.cancelled: list[tuple[UUID, str, str]] = []
         self.budget_states: list[BudgetState] = []
         self.budget_reads: list[tuple[Owner, str]] = []
+        self.budget_quotas: Quotas | None = None
         self.refusal: DragomanError | None = None
         """Raised from `start` and `resume`, before they look for the request."""
 
@@ -514,8 +516,9 @@ class FakeEngine:
         self.cancelled.append((run_id, by, note))
         return run
 
-    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
+    async def budgets(self, owner: Owner, agent_name: str, quotas: Quotas) -> list[BudgetState]:
         self.budget_reads.append((owner, agent_name))
+        self.budget_quotas = quotas
         return self.budget_states
 
     def _keep(self, owner: Owner, request: RequestKey | None, run: FakeRun) -> FakeRun:

@@ -288,6 +288,10 @@ class Settings(BaseSettings):
         )
         return QuotaTable(everybody, [QuotaRule(each.principal, each.quotas()) for each in self.quotas])
 
+    def server_quotas(self) -> Quotas:
+        """How much all callers together may do in this process."""
+        return Quotas(self.max_runs, self.max_streams, self.request_rate, self.request_burst)
+
     @property
     def otlp_metadata(self) -> dict[str, str]:
         """`otlp_headers`, taken apart."""

@@ -1,6 +1,7 @@
 """Budgets: what principals and agents may spend in a day or a month, watched by every process for the runs that it holds.
 
-A rule of the settings becomes an account for each principal, agent or pair that it fits. What an account has spent is read
+A rule of the settings becomes an account for each principal, agent or pair that it fits, and a budget of a key one for the
+key's principal. What an account has spent is read
 from the ledger: what is older than `SETTLED` once an hour, and what came since whenever the figure is older than `max_age`
 and somebody wants it: a run that begins, a caller who asks, or, for as long as the account has runs here, the watch itself.
 Calls of this process count from the first report of usage on, booked or not. So a run knows of this process' spending at
@@ -26,6 +27,7 @@ from uuid import UUID
 from dragoman import zones
 from dragoman.engine.ports import BudgetPeriod, BudgetRule, BudgetState, Spending, SpendingQuery, Store
 from dragoman.errors import BudgetExceeded, StorageUnavailable
+from dragoman.quotas import NO_QUOTAS, Quotas
 from dragoman.records import Cancellation, ModelCall, Owner, utcnow
 from dragoman.v1 import event_pb2
 
@@ -175,10 +177,17 @@ class Account:
             self._forget()
 
 
+class HeldBudget(NamedTuple):
+    """A budget that holds for a run."""
+
+    rule: BudgetRule
+    account: Account
+
+
 class RunBudget:
     """What one run looks at between its calls, and reports to. Used on the event loop only."""
 
-    def __init__(self, budgets: "Budgets", held: Sequence[tuple[BudgetRule, Account]]) -> None:
+    def __init__(self, budgets: "Budgets", held: Sequence[HeldBudget]) -> None:
         self._budgets = budgets
         self._held = held
         self._calls: set[UUID] = set()
@@ -209,7 +218,8 @@ class RunBudget:
 
 
 class Budgets:
-    """The budgets of one process. `max_age`: seconds after which the ledger is asked again. `clock`: that of the calls."""
+    """The budgets of one process. `time_zone`: whose days and months those of credentials mean. `max_age`: seconds after
+    which the ledger is asked again. `clock`: that of the calls."""
 
     def __init__(
         self,
@@ -217,47 +227,80 @@ class Budgets:
         currency: str,
         rules: Sequence[BudgetRule] = (),
         *,
+        time_zone: str = "UTC",
         max_age: float = 1.0,
         clock: Callable[[], datetime] = utcnow,
     ) -> None:
         self._store = store
         self._currency = currency
         self._rules = tuple(rules)
+        self._time_zone = time_zone
+        self._wanted = asyncio.Event()
         self._max_age = timedelta(seconds=max_age)
         self._clock = clock
         self._accounts: dict[Subject, Account] = {}
         self._readings: set[asyncio.Task[None]] = set()
 
-    def holds(self, owner: Owner, agent_name: str) -> bool:
-        """Whether there is a budget for the owner's runs of the agent."""
-        return any(_fits(rule, owner.principal, agent_name) for rule in self._rules)
+    def held(self, owner: Owner, agent_name: str, own: Quotas = NO_QUOTAS) -> list[HeldBudget]:
+        """The budgets that hold for the owner's runs of the agent: those of the settings, and of the caller's credentials.
 
-    def watch(self, owner: Owner, agent_name: str) -> RunBudget:
+        Each is a budget of the principal's: what it has spent by other credentials counts as well.
+        """
+        principal, now = owner.principal, self._clock()
+        subjects = [
+            (
+                rule,
+                Subject(
+                    principal if rule.principal else "",
+                    agent_name if rule.agent_name else "",
+                    rule.period,
+                    rule.time_zone,
+                ),
+            )
+            for rule in self._rules
+            if _fits(rule, principal, agent_name)
+        ]
+        for period, limit in ((BudgetPeriod.DAY, own.budget_day), (BudgetPeriod.MONTH, own.budget_month)):
+            if limit is not None:
+                rule = BudgetRule(principal, "", period, limit, self._time_zone)
+                subjects.append((rule, Subject(principal, "", period, self._time_zone)))
+        found = []
+        for rule, subject in subjects:
+            account = self._accounts.get(subject)
+            if account is None:
+                account = self._accounts[subject] = Account(subject, self._currency)
+                self._wanted.set()
+            account.asked = now
+            found.append(HeldBudget(rule, account))
+        return found
+
+    def watch(self, held: Sequence[HeldBudget]) -> RunBudget:
         """For a run that is held here. Must be closed."""
-        return RunBudget(self, self._held(owner, agent_name))
+        return RunBudget(self, held)
 
-    async def admit(self, owner: Owner, agent_name: str) -> None:
+    async def admit(self, held: Sequence[HeldBudget]) -> None:
         """Returns when a run may begin. Raises BudgetExceeded, StorageUnavailable."""
-        held = self._held(owner, agent_name)
         await self._refresh([account for _, account in held])
         if (error := self.exceeded(held)) is not None:
             raise error
 
-    async def refused(self, owner: Owner, agent_name: str) -> Cancellation | None:
+    async def refused(self, held: Sequence[HeldBudget]) -> Cancellation | None:
         """Why a run that has waited for its turn must end instead; None when it may begin."""
         try:
-            await self.admit(owner, agent_name)
+            await self.admit(held)
         except BudgetExceeded as error:
             return cancellation(error)
         except StorageUnavailable:  # it is known to the caller, and asks again before its first call
             return None
         return None
 
-    async def states(self, owner: Owner, agent_names: Sequence[str]) -> list[BudgetState]:
+    async def states(
+        self, owner: Owner, agent_names: Sequence[str], own: Quotas = NO_QUOTAS
+    ) -> list[BudgetState]:
         """The budgets that hold for the owner's runs of these agents, the owner's own first. Raises StorageUnavailable."""
         found: dict[tuple[BudgetRule, Subject], Account] = {}
         for agent_name in agent_names:
-            for rule, account in self._held(owner, agent_name):
+            for rule, account in self.held(owner, agent_name, own):
                 found[rule, account.subject] = account
         await self._refresh(list(found.values()))
         now = self._clock()
@@ -278,9 +321,10 @@ class Budgets:
     async def run(self) -> None:
         """Keeps the figures of accounts with runs up to date, and forgets those that nobody asks for.
 
-        Never returns, unless there are no budgets.
+        Never returns; without budgets it never wakes.
         """
-        while self._rules:
+        await self._wanted.wait()
+        while True:
             await asyncio.sleep(max(self._max_age.total_seconds(), 0.05))
             try:
                 await self.refresh()
@@ -299,7 +343,7 @@ class Budgets:
         if self._readings:
             await asyncio.wait(set(self._readings))
 
-    def exceeded(self, held: Sequence[tuple[BudgetRule, Account]]) -> BudgetExceeded | None:
+    def exceeded(self, held: Sequence[HeldBudget]) -> BudgetExceeded | None:
         """The budget among these that is used up, by what is known here; of several the one that lasts longest."""
         now = self._clock()
         used_up = [pair for pair in held if pair[1].spent(now) >= pair[0].limit]
@@ -308,24 +352,6 @@ class Budgets:
         rule, account = max(used_up, key=lambda pair: pair[1].reset_time(now))
         limit = f"{self._currency} {rule.limit:f}"
         return BudgetExceeded(str(account.subject), str(rule.period), limit, account.reset_time(now), now=now)
-
-    def _held(self, owner: Owner, agent_name: str) -> list[tuple[BudgetRule, Account]]:
-        now = self._clock()
-        held = []
-        for rule in self._rules:
-            if _fits(rule, owner.principal, agent_name):
-                subject = Subject(
-                    owner.principal if rule.principal else "",
-                    agent_name if rule.agent_name else "",
-                    rule.period,
-                    rule.time_zone,
-                )
-                account = self._accounts.get(subject)
-                if account is None:
-                    account = self._accounts[subject] = Account(subject, self._currency)
-                account.asked = now
-                held.append((rule, account))
-        return held
 
     async def _refresh(self, accounts: Collection[Account]) -> None:
         """Brings what is stale up to date; who comes while it is being read waits for that."""

@@ -14,7 +14,7 @@ sent to the end that counts, and what was spent is booked all the same.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -23,7 +23,8 @@ from uuid import UUID
 
 from dragoman import ids
 from dragoman.engine import elsewhere, plans
-from dragoman.engine.budgets import Budgets, RunBudget
+from dragoman.engine.admission import Admission
+from dragoman.engine.budgets import Budgets, HeldBudget, RunBudget
 from dragoman.engine.keeper import Keeper
 from dragoman.engine.log import RunLog
 from dragoman.engine.meter import RunMeter
@@ -53,6 +54,7 @@ from dragoman.errors import (
     TooManyRuns,
 )
 from dragoman.observing import UNOBSERVED, Observer, RunWatch
+from dragoman.quotas import NO_QUOTAS, Quotas, QuotaTable, Slot, Slots
 from dragoman.records import (
     Cancellation,
     Limits,
@@ -86,7 +88,8 @@ class Engine:
 
     `lease`: seconds of silence after which others take this process for dead. `poll_interval`: seconds between two looks
     for what others did. `max_queued_runs`: runs that may wait for one session. `pause_timeout`: seconds in which a paused
-    run has to be continued. `limits`: what any run may spend at most; `budgets`: what all of somebody's may.
+    run has to be continued. `limits`: what any run may spend at most; `budgets`: what all of somebody's may. `max_runs`:
+    runs that may be here at once; `quotas`: those of one principal.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Engine:
         pricer: Pricer,
         signals: Signals,
         max_runs: int = 1000,
+        quotas: QuotaTable | None = None,
         flush_interval: float = 0.025,
         lease: float = 30.0,
         poll_interval: float = 0.25,
@@ -115,7 +119,7 @@ class Engine:
         self._store = store
         self._pricer = pricer
         self._signals = signals
-        self._max_runs = max_runs
+        self._admission = Admission(max_runs, quotas or QuotaTable())
         self._flush_interval = flush_interval
         self._max_queued_runs = max_queued_runs
         self._pause_timeout = pause_timeout
@@ -136,14 +140,18 @@ class Engine:
         self._budgets = budgets or Budgets(store, pricer.currency)
         self._live: dict[UUID, LiveRun] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._starting = 0
         self._draining = False
         self._services: list[asyncio.Task[None]] = []
 
     @property
     def active_runs(self) -> int:
         """Runs under way, waiting, or about to be, in this process."""
-        return len(self._live) + self._starting
+        return self._admission.places.total
+
+    @property
+    def places(self) -> Slots:
+        """Whose they are."""
+        return self._admission.places
 
     async def open(self) -> None:
         """Starts the writer, the watcher and the keeper; ends what was abandoned before."""
@@ -164,8 +172,7 @@ class Engine:
         Raises AgentNotFound, SessionNotFound, SessionBusy, InvalidInput (a limit of cost, or a budget, for a model without a
         price), BudgetExceeded, RequestIdReused, TooManyRuns, Draining, StorageUnavailable.
         """
-        self._admit()
-        return await self._claimed(self._claim(draft), "start")
+        return await self._claimed(draft, partial(self._claim, draft), "start")
 
     async def resume(self, draft: ContinueDraft) -> FollowedRun:
         """Continues a paused run here, or finds it when the same request has continued it before.
@@ -173,8 +180,7 @@ class Engine:
         Raises RunNotFound, RunNotPaused, AgentNotFound and BudgetExceeded (it stays paused), RequestIdReused, TooManyRuns,
         Draining, StorageUnavailable.
         """
-        self._admit()
-        return await self._claimed(self._claim_paused(draft), "resume")
+        return await self._claimed(draft, partial(self._claim_paused, draft), "resume")
 
     async def find(self, owner: Owner, request: RequestKey) -> FollowedRun | None:
         """The run that the same request started or continued. Raises RequestIdReused, StorageUnavailable."""
@@ -205,13 +211,14 @@ class Engine:
         cancellation = Cancellation(event_pb2.CANCEL_REASON_CALLER, by, note)
         return await self._end_anywhere(owner, run_id, cancellation)
 
-    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
-        """The budgets that hold for the owner's runs (of the agent, unless it is empty), as they stand.
+    async def budgets(self, owner: Owner, agent_name: str, quotas: Quotas = NO_QUOTAS) -> list[BudgetState]:
+        """The budgets that hold for the owner's runs (of the agent, unless it is empty), as they stand; those of the
+        caller's credentials (`quotas`) included.
 
         Raises AgentNotFound, StorageUnavailable.
         """
         agents = [self._catalog.agent(agent_name)] if agent_name else self._catalog.agents()
-        return await self._budgets.states(owner, [agent.name for agent in agents])
+        return await self._budgets.states(owner, [agent.name for agent in agents], quotas)
 
     async def drain(self, grace: float) -> None:
         """Starts nothing new and sends those who follow runs of other processes to a peer; lets what runs here finish
@@ -271,32 +278,35 @@ class Engine:
 
     # Inside
 
-    def _admit(self) -> None:
+    async def _claimed(
+        self,
+        draft: RunDraft | ContinueDraft,
+        claim: Callable[[Slot], Coroutine[Any, Any, FollowedRun]],
+        name: str,
+    ) -> FollowedRun:
+        """What `claim` comes to; it is carried through when the caller leaves."""
         if self._draining:
             raise Draining()
-        if self.active_runs >= self._max_runs:
-            raise TooManyRuns(self._max_runs)
-
-    async def _claimed(self, claim: Coroutine[Any, Any, FollowedRun], name: str) -> FollowedRun:
-        """What `claim` comes to; it is carried through when the caller leaves."""
-        self._starting += 1
-        task = self._own(claim, name)
-        task.add_done_callback(self._on_claimed)
+        try:
+            place = self._admission.admit(draft.owner.principal, draft.quotas)
+        except TooManyRuns:
+            same = self._admission.under_way(draft.owner, draft.request)
+            if same is None:
+                raise
+            return await asyncio.shield(same)
+        task = self._own(claim(place), name)
+        self._admission.follow(task, place, draft.owner, draft.request)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_unfollowed)
             raise
 
-    def _on_claimed(self, claim: "asyncio.Task[FollowedRun]") -> None:
-        self._starting -= 1
-        if not claim.cancelled():
-            claim.exception()  # the caller may have left: what went wrong is then nobody's
-
-    async def _claim(self, draft: RunDraft) -> FollowedRun:
+    async def _claim(self, draft: RunDraft, place: Slot) -> FollowedRun:
         deadline = _at(draft.deadline)
-        run, session = self._plans.plan(draft, budget=self._budgets.holds(draft.owner, draft.agent_name))
-        await self._budgets.admit(draft.owner, draft.agent_name)
+        held = self._budgets.held(draft.owner, draft.agent_name, draft.quotas)
+        run, session = self._plans.plan(draft, budget=bool(held))
+        await self._budgets.admit(held)
         started = await self._store.start_run(
             run,
             None if draft.session else session,
@@ -310,6 +320,8 @@ class Engine:
             started.run,
             plans.first_order(draft, started),
             Past(totals=Totals(currency=self._pricer.currency)),
+            place=place,
+            held=held,
             position=started.position,
             cancel_on_disconnect=draft.cancel_on_disconnect,
             deadline=deadline,
@@ -317,12 +329,13 @@ class Engine:
         self._interrupt(started)
         return live
 
-    async def _claim_paused(self, draft: ContinueDraft) -> FollowedRun:
+    async def _claim_paused(self, draft: ContinueDraft, place: Slot) -> FollowedRun:
         deadline = _at(draft.deadline)
         paused = await self._store.get_run(draft.owner, draft.run_id)
         self._catalog.agent(paused.agent_name)
+        held = self._budgets.held(draft.owner, paused.agent_name, draft.quotas)
         if paused.status is RunStatus.PAUSED:  # else it is refused for that
-            await self._budgets.admit(draft.owner, paused.agent_name)
+            await self._budgets.admit(held)
         continued = await self._store.continue_run(
             draft.owner,
             draft.run_id,
@@ -337,6 +350,8 @@ class Engine:
             continued.run,
             order,
             past,
+            place=place,
+            held=held,
             cancel_on_disconnect=draft.cancel_on_disconnect,
             deadline=deadline,
         )
@@ -347,11 +362,13 @@ class Engine:
         order: RunOrder,
         past: Past,
         *,
+        place: Slot,
+        held: Sequence[HeldBudget],
         position: int = 0,
         cancel_on_disconnect: bool,
         deadline: float | None,
     ) -> LiveRun:
-        """Gives the claimed run its task."""
+        """Gives the claimed run its task. `held`: the budgets that hold for it."""
         watch = self._observer.run(run, continued=order.continuation is not None)
         log = RunLog(
             run.id,
@@ -362,7 +379,7 @@ class Engine:
             past.after_sequence,
             saw=watch.saw,
         )
-        budget = self._budgets.watch(run.owner, run.agent_name)
+        budget = self._budgets.watch(held)
         live = LiveRun(
             run,
             order,
@@ -371,7 +388,8 @@ class Engine:
             partial(self._meter, budget=budget, watch=watch),
             self._write_end,
             past=past,
-            refused=partial(self._budgets.refused, run.owner, run.agent_name),
+            place=place,
+            refused=partial(self._budgets.refused, held),
             pause_timeout=self._pause_timeout,
             position=position,
             cancel_on_disconnect=cancel_on_disconnect,
@@ -386,6 +404,7 @@ class Engine:
         try:
             await live.conduct()
         finally:
+            live.place.release()
             budget.close()
             # Continued here before its task had quite ended, it is another one's by now.
             if self._live.get(live.run_id) is live:

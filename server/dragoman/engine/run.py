@@ -28,6 +28,7 @@ from dragoman.engine.log import RunLog
 from dragoman.engine.ports import AgentRun, Meter, Outcome, Runner, RunOrder
 from dragoman.errors import DragomanError, Internal, StorageUnavailable
 from dragoman.observing import UNOBSERVED, RunWatch
+from dragoman.quotas import Slot
 from dragoman.records import Cancellation, Pause, Run, RunEnd, RunStatus, Totals, totals, utcnow
 from dragoman.v1 import event_pb2
 
@@ -68,6 +69,7 @@ class LiveRun:
         write_end: Callable[[RunEnd], Awaitable[None]],
         *,
         past: Past,
+        place: Slot,
         refused: Callable[[], Awaitable[Cancellation | None]],
         pause_timeout: float,
         position: int = 0,
@@ -75,8 +77,8 @@ class LiveRun:
         deadline: float | None = None,
         watch: RunWatch = UNOBSERVED,
     ) -> None:
-        """`refused`: why it must not begin after all when it has waited. `position`: its place among those that wait, when
-        it is queued. `deadline`: in the loop's time. `watch`: sees it."""
+        """`place`: given back when its end is stored. `refused`: why it must not begin after all when it has waited.
+        `position`: its place among those that wait, when it is queued. `deadline`: in the loop's time. `watch`: sees it."""
         self._watch = watch
         self._run = run
         self._order = order
@@ -102,6 +104,8 @@ class LiveRun:
             self._timers.append(
                 loop.call_at(deadline, self.cancel, Cancellation(event_pb2.CANCEL_REASON_DEADLINE))
             )
+        self.place = place
+        """Its place among the runs of this process."""
         self.booked = False
         """Whether calls of it may be stored already."""
         self._ended: asyncio.Future[Run] = loop.create_future()
@@ -313,6 +317,7 @@ class LiveRun:
         for call in outcome.calls:
             self._watch.called(call)  # also those that the end has interrupted
         self._watch.ended(str(status), terminal.why(event))
+        self.place.release()
         self._log.close(event)
         self._run = replace(
             self._run,

@@ -15,7 +15,7 @@ from dragoman.errors import RunNotPaused
 from dragoman.records import Owner, RequestKey, RunStatus
 from dragoman.transport.deadline import Deadline
 from dragoman.transport.drafts import DETAILS, read_policy
-from dragoman.transport.principal import check_agent
+from dragoman.transport.principal import check_agent, current_principal
 from dragoman.transport.resolutions import check_answers, check_shape
 from dragoman.transport.validation import Checks
 from dragoman.v1 import event_pb2
@@ -54,6 +54,7 @@ class ContinueReader:
             resolutions=tuple(request.resolutions),
             request=key,
             cancel_on_disconnect=cancel,
+            quotas=current_principal().quotas,
             deadline=deadline.seconds if cancel else None,
         )
 

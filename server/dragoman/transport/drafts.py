@@ -19,7 +19,7 @@ from dragoman.transport import convert
 from dragoman.transport.deadline import Deadline
 from dragoman.transport.limits import read_limits
 from dragoman.transport.media import MediaReader
-from dragoman.transport.principal import check_agent
+from dragoman.transport.principal import check_agent, current_principal
 from dragoman.transport.validation import Checks
 from dragoman.v1 import run_service_pb2 as pb
 
@@ -79,6 +79,7 @@ class DraftReader:
             limits=limits,
             conflict=convert.SESSION_CONFLICT[request.session_conflict],
             cancel_on_disconnect=cancel,
+            quotas=current_principal().quotas,
         )
         inputs = await self._catalog.accept_run(draft)
         # Last, because it is counted from now.

@@ -18,6 +18,16 @@ def bind(principal: Principal, owner: Owner) -> None:
     observing.bind(principal=principal.name)
 
 
+def known_principal() -> Principal | None:
+    """Who makes the current call, as far as that is known yet."""
+    return _PRINCIPAL.get(None)
+
+
+def current_principal() -> Principal:
+    """Who makes the current call. Raises LookupError outside of one."""
+    return _PRINCIPAL.get()
+
+
 def current_owner() -> Owner:
     """The owner of the current call. Raises LookupError outside of one: a defect, never a default."""
     return _OWNER.get()

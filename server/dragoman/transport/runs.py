@@ -25,6 +25,7 @@ from dragoman.engine.ports import (
     Store,
 )
 from dragoman.errors import DragomanError, Draining, RequestIdReused, StorageUnavailable
+from dragoman.quotas import Quotas
 from dragoman.records import Owner, RequestKey
 from dragoman.transport import convert
 from dragoman.transport.context import Context
@@ -108,7 +109,7 @@ class RunEngine(Protocol):
         """Ends a run, wherever it runs; idempotent."""
         ...
 
-    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
+    async def budgets(self, owner: Owner, agent_name: str, quotas: Quotas) -> list[BudgetState]:
         """The budgets that hold for the owner's runs (of the agent), as they stand."""
         ...
 

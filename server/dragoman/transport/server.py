@@ -25,7 +25,13 @@ from dragoman.observing import UNOBSERVED, Observer
 from dragoman.transport.access import RULES
 from dragoman.transport.agents import AgentServicer
 from dragoman.transport.health import HealthServicer
-from dragoman.transport.interceptors import AccessInterceptor, SanitiseInterceptor, StreamDriverInterceptor
+from dragoman.transport.interceptors import (
+    AccessInterceptor,
+    Gate,
+    QuotaInterceptor,
+    SanitiseInterceptor,
+    StreamDriverInterceptor,
+)
 from dragoman.transport.media import MediaReader
 from dragoman.transport.readiness import Readiness
 from dragoman.transport.runs import RunEngine, RunServicer
@@ -96,8 +102,14 @@ class GrpcServer:
         self._outermost = SanitiseInterceptor(observer)
         _check_rules()
         self._access = AccessInterceptor(authenticator or Authenticator(None), RULES)
+        self.gate = Gate(settings.quota_table(), settings.server_quotas())
         self._server = grpc.aio.server(
-            interceptors=(self._outermost, self._access, StreamDriverInterceptor()),
+            interceptors=(
+                self._outermost,
+                self._access,
+                QuotaInterceptor(self.gate, RULES),
+                StreamDriverInterceptor(),
+            ),
             options=_options(settings, share_port=share_port),
         )
         self._health = HealthServicer(SERVICE_NAMES)

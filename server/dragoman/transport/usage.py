@@ -4,11 +4,12 @@ from typing import Protocol
 
 from dragoman import zones
 from dragoman.engine.ports import BudgetState, Store, UsageDimension, UsageQuery
+from dragoman.quotas import Quotas
 from dragoman.records import Owner
 from dragoman.transport import convert
 from dragoman.transport.context import Context
 from dragoman.transport.paging import TEXT_KEY, Pager
-from dragoman.transport.principal import check_agent, current_owner, may_use
+from dragoman.transport.principal import check_agent, current_owner, current_principal, may_use
 from dragoman.transport.validation import Checks
 from dragoman.v1 import usage_service_pb2 as pb
 from dragoman.v1.usage_service_pb2_grpc import UsageServiceServicer
@@ -17,8 +18,9 @@ from dragoman.v1.usage_service_pb2_grpc import UsageServiceServicer
 class BudgetKeeper(Protocol):
     """What knows of budgets (`engine.Engine`)."""
 
-    async def budgets(self, owner: Owner, agent_name: str) -> list[BudgetState]:
-        """Those that hold for the owner's runs (of the agent), as they stand. Raises StorageUnavailable."""
+    async def budgets(self, owner: Owner, agent_name: str, quotas: Quotas) -> list[BudgetState]:
+        """Those that hold for the owner's runs (of the agent), as they stand, those of the credentials by which it calls
+        (`quotas`) included. Raises StorageUnavailable."""
         ...
 
 
@@ -49,7 +51,7 @@ class UsageServicer(UsageServiceServicer):
         """What the caller may spend, and what is left of it."""
         if request.agent_name:
             check_agent(request.agent_name)
-        found = await self._budgets.budgets(current_owner(), request.agent_name)
+        found = await self._budgets.budgets(current_owner(), request.agent_name, current_principal().quotas)
         # Those of agents that the caller may not use hold for none of its runs.
         usable = [state for state in found if not state.agent_name or may_use(state.agent_name)]
         return pb.GetBudgetResponse(budgets=[convert.budget(state) for state in usable])

@@ -295,7 +295,7 @@ async def test_the_watch_finds_it_by_itself(cluster: Cluster) -> None:
     process.engine._budgets = watching
     task = asyncio.create_task(watching.run())
     live = await process.start()
-    held = watching.watch(OWNER, "echo")
+    held = watching.watch(watching.held(OWNER, "echo"))
     # Neither a store that does not answer nor a defect ends it.
     for trouble in (StorageUnavailable(), ValueError("a defect")):
         reads = process.door.calls["spending"]

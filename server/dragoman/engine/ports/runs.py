@@ -7,6 +7,7 @@ from uuid import UUID
 
 from dragoman.engine.ports.media import InputMedia
 from dragoman.errors import DragomanError
+from dragoman.quotas import NO_QUOTAS, Quotas
 from dragoman.records import (
     Limits,
     Media,
@@ -44,6 +45,8 @@ class RunDraft:
     cancel_on_disconnect: bool = False
     deadline: float | None = None
     """Seconds from now after which it is cancelled; None for none."""
+    quotas: Quotas = NO_QUOTAS
+    """How much the caller may do, as far as its credentials say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class ContinueDraft:
     request: RequestKey | None = None
     cancel_on_disconnect: bool = False
     deadline: float | None = None
+    quotas: Quotas = NO_QUOTAS
 
 
 @dataclass(frozen=True, slots=True)

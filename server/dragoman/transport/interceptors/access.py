@@ -45,20 +45,21 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> MaybeHandler:
         """Binds and goes on. Raises Unauthenticated, PermissionDenied, InvalidInput, StorageUnavailable."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         method = handler_call_details.method
-        if method not in self._rules:
-            raise LookupError(f"there is no rule who may call {method}")
-        needed = self._rules[method]
+        needed = self._rules.get(method)
         if needed is None:
+            handler = await continuation(handler_call_details)
+            if handler is not None and method not in self._rules:
+                raise LookupError(f"there is no rule who may call {method}")
             return handler
         credentials = _credentials(handler_call_details.invocation_metadata or ())
         if self._authenticator.knows_certificates:
-            return self._admitted(handler, needed, credentials)
+            handler = await continuation(handler_call_details)
+            return None if handler is None else self._admitted(handler, needed, credentials)
+        # Before the interceptors within are asked, which want to know who calls.
         caller = await self._admit(needed, credentials)
-        if handler.response_streaming and caller.credentials:
+        handler = await continuation(handler_call_details)
+        if handler is not None and handler.response_streaming and caller.credentials:
             return rewrap(handler, self._watched(behaviour(handler), caller, credentials))
         return handler
 
