@@ -5,8 +5,11 @@ from pathlib import Path
 import grpc
 import pytest
 from agno.team import TeamMode
+from cryptography import x509
+from support.certificates import Authority
 from support.e2e import MODEL_ID, ClaudeAgent, claude, kinds, stubs
 from support.following import ask, attach, deltas, run_id_of, session_id_of, started
+from support.served import unary_of
 from support.teams import Cast, delegation, look
 from support.telemetry import scrape, settled, watched
 
@@ -144,3 +147,62 @@ async def test_the_work_of_members_is_counted_to_their_team(tmp_path: Path) -> N
     assert figures("tool_calls_total", agent="Lead", tool="look", outcome="completed") == 1
     assert figures("tool_calls_total", agent="Lead", tool="delegate_task_to_member") == 1
     assert not any("Ann" in sample.labels.values() for sample in figures.samples)
+
+
+async def test_refusals_are_told_by_why_and_by_limit(tmp_path: Path) -> None:
+    async with (
+        FakeAnthropic() as fake,
+        watched(tmp_path, ClaudeAgent(claude(fake)), auth=("keys",)) as server,
+        stubs(server.info.address) as client,
+    ):
+        listing = run_service_pb2.ListRunsRequest()
+        for metadata in ((), (("x-api-key", "dgm_made_up"),), (("x-api-key", f"dgm_{'a' * 16}_{'b' * 43}"),)):
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+                await client.runs.ListRuns(listing, metadata=metadata)
+        figures = await settled(server)
+    assert figures("auth_refusals_total", why="none") == 1
+    assert figures("auth_refusals_total", why="key") == 2
+    assert figures("rpc_handled_total", method="dragoman.v1.RunService/ListRuns", code="UNAUTHENTICATED") == 3
+
+
+async def test_a_limit_that_is_reached_is_told(tmp_path: Path) -> None:
+    async with FakeAnthropic() as fake:
+        fake.script(Turn("one two three", hang_after=1))
+        async with (
+            watched(tmp_path, ClaudeAgent(claude(fake)), max_runs=1, flush_interval=0) as server,
+            stubs(server.info.address) as client,
+        ):
+            running = ask(client, "assistant", "count")
+            await running.until(deltas(1))
+            with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
+                await client.run("assistant", "me too")
+            await client.runs.CancelRun(run_service_pb2.CancelRunRequest(run_id=run_id_of(running.seen)))
+            await running.end()
+            figures = await settled(server)
+    assert figures("quota_refusals_total", limit="runs") == 1
+    assert figures("rpc_refused_total", reason="TOO_MANY_RUNS") == 1
+
+
+async def test_calls_of_what_there_is_not_get_no_names_of_their_own(tmp_path: Path) -> None:
+    async with FakeAnthropic() as fake:
+        agent = ClaudeAgent(claude(fake))
+        async with (
+            watched(tmp_path, agent) as server,
+            grpc.aio.insecure_channel(server.info.address) as channel,
+        ):
+            for number in range(5):
+                call = unary_of(channel, f"/made.Up/Method{number}")
+                with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+                    await call(b"")
+            figures = await settled(server)
+    assert figures("rpc_handled_total", method="other", code="UNIMPLEMENTED") == 5
+    assert "made.Up" not in figures.text
+
+
+async def test_the_certificate_of_a_server_with_tls(tmp_path: Path) -> None:
+    pem = Authority().server()
+    certificate, key = pem.write(tmp_path, "server")
+    async with watched(tmp_path, tls_cert=certificate, tls_key=key) as server:
+        figures = await scrape(server)
+    ends = x509.load_pem_x509_certificate(pem.certificate).not_valid_after_utc
+    assert figures("tls_certificate_expiry_timestamp_seconds") == ends.timestamp()

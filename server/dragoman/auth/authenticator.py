@@ -71,7 +71,7 @@ class Authenticator:
         if (by_certificate := self._by_certificate(credentials.identities)) is not None:
             proofs.append(by_certificate)
         if not proofs:
-            raise Unauthenticated(self._needed())
+            raise Unauthenticated(self._needed(), cause="none")
         caller = _together(proofs)
         return caller, Owner(caller.name, _user(caller, credentials.user, named))
 
@@ -114,13 +114,13 @@ class Authenticator:
         parts = keys.split(text)
         if parts is None:
             logger.info("a call was refused", extra={"why": "it is not an API key"})
-            raise Unauthenticated
+            raise Unauthenticated(cause="key")
         key_id, secret = parts
         key = await ring.find(key_id)
         if key is None or not keys.proves(key, secret):
             why = "no key of this id counts" if key is None else "the secret is not the key's"
             logger.info("a call was refused", extra={"why": why, "key": key_id})
-            raise Unauthenticated
+            raise Unauthenticated(cause="key")
         return _principal(key)
 
 
@@ -142,7 +142,7 @@ def _together(proofs: Sequence[Principal]) -> Principal:
     if any(each.name != first.name for each in rest):
         extra = {"why": "proofs of several principals", "credentials": [each.credential for each in proofs]}
         logger.info("a call was refused", extra=extra)
-        raise Unauthenticated
+        raise Unauthenticated(cause="several")
     if not rest:
         return first
     return replace(first, also=tuple(rest), acts_for_users=all(each.acts_for_users for each in proofs))

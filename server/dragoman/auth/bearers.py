@@ -175,7 +175,7 @@ class Bearers:
         candidates = signed or [each for each in self._issuers if each.asked]
         if not candidates:
             raise refusal("its issuer is not known here")
-        error: DragomanError = Unauthenticated()
+        error: DragomanError = Unauthenticated(cause="token")
         for issuer in candidates:
             try:
                 claims = await issuer.checker.claims(token)

@@ -143,7 +143,7 @@ class Signed:
 def refusal(why: str, **more: object) -> Unauthenticated:
     """Logs why a token does not count, and gives what the caller is told: nothing of that."""
     logger.info("a token was refused", extra={"why": why, **more})
-    return Unauthenticated()
+    return Unauthenticated(cause="token")
 
 
 def issuer_of(token: str) -> str | None:

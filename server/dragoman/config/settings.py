@@ -202,7 +202,7 @@ class Settings(BaseSettings):
 
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """From which level on log lines are written. DEBUG also shows what Agno says of failures, which may quote what was said."""
+    """From which level on log lines are written. DEBUG also shows what Agno and providers say of failures, which may quote what was said."""
     log_format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text on a terminal, JSON elsewhere."""
 

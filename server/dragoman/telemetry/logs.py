@@ -1,10 +1,12 @@
 """Structured logs: one line per happening, JSON for machines or coloured text for people.
 
 Rooms log through the standard `logging` with `extra=` fields; structlog only formats. Content (prompts, answers, tool
-results) and secrets are never passed to a logger by the server itself. Two things would bring them in all the same, and
+results) and secrets are never passed to a logger by the server itself. Three things would bring them in all the same, and
 are seen to here:
 
     local variables      a traceback shows where and what was raised, never the variables on the way
+    a provider's words   what a model provider says of a request that it refuses may quote it: the kind and the HTTP status of
+                         the failure are kept; the words (`error_text`) appear at level DEBUG only
     a library's words    Agno quotes tool calls and what tools raise: of its warnings and errors, where they were said
                          and what was raised where is kept; the words themselves appear at level DEBUG only
 
@@ -72,6 +74,7 @@ _COMPLAINERS = ("opentelemetry",)
 COMPLAINT_INTERVAL = 60.0
 """Seconds between two equal complaints of those."""
 
+_UNQUOTED = "(shown at level DEBUG)"
 _WORDLESS = "a library reported a problem (its words are shown at level DEBUG)"
 
 
@@ -143,7 +146,13 @@ class _Discreet(logging.StreamHandler):  # type: ignore[type-arg]  # generic for
             return
         if _is_of(record, _COMPLAINERS) and not self._complaints.heard(record):
             return
-        super().emit(record if self._words or not _is_of(record, _AGNO) else _wordless(record))
+        if not self._words:
+            if _is_of(record, _AGNO):
+                record = _wordless(record)
+            elif "error_text" in record.__dict__:
+                record = copy.copy(record)
+                record.__dict__["error_text"] = _UNQUOTED
+        super().emit(record)
 
 
 class _Complaints:

@@ -42,6 +42,10 @@ TOKENS: Final[dict[str, Callable[[TokenUsage], int]]] = {
 }
 """Kinds of tokens. Those of `reasoning` are part of `output`; the others add up to the total."""
 
+SWEPT: Final = ("abandoned", "expired", "cancelled")
+LOSSES: Final = ("RUN_NOT_RESUMABLE", "STORAGE_UNAVAILABLE", "INTERNAL")
+"""Why runs are ended that no process conducts, and why ends cannot be stored."""
+
 # A time of creation beside each counter and histogram doubles what is scraped, and nobody reads it.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it without annotations
 
@@ -104,6 +108,8 @@ class Metrics:
         self.runs_swept = self._counter(
             "runs_swept", "Runs ended here that no process conducted: abandoned, expired, cancelled.", "why"
         )
+        for why in SWEPT:
+            self.runs_swept.labels(why)  # of a series that begins at 1 nobody sees that it has grown
         self.member_runs = self._counter(
             "member_runs", "Runs of teams' members that have ended.", "agent", "outcome"
         )
@@ -269,6 +275,8 @@ class RunFigures:
         self._tools: dict[str, float] = {}
         metrics.runs_started.labels(agent, "continued" if continued else "new").inc()
         metrics.runs_active.inc()
+        for reason in LOSSES:
+            metrics.runs_ended.labels(agent, "lost", reason)  # likewise there from the begin
         if queued:
             metrics._queued[self] = self._claimed  # noqa: SLF001 - its own
 
@@ -317,9 +325,9 @@ class RunFigures:
         for kind, count in TOKENS.items():
             if tokens := count(call.usage):
                 metrics.tokens.labels(agent, model, kind).inc(tokens)
-        if call.cost is None:
-            metrics.unpriced.labels(agent, model).inc()
-        else:
+        # Also when there is nothing to add: of a series that begins with its first call nobody sees that it has grown.
+        metrics.unpriced.labels(agent, model).inc(1 if call.cost is None else 0)
+        if call.cost is not None:
             metrics.cost.labels(agent, model, call.cost.currency).inc(float(call.cost.amount))
 
     def ended(self, outcome: str, reason: str) -> None:

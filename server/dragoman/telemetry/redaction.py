@@ -28,13 +28,14 @@ _NAMES: Final = (
 _NAME: Final = re.compile(rf"(?:.*[-_.])?(?:{_NAMES})", re.IGNORECASE)
 _SHAPES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"(dgm_[a-z2-7]{1,32})_[A-Za-z0-9_-]+"), rf"\1_{MASK}"),
-    (re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE), rf"\1 {MASK}"),
+    (re.compile(r"\b(Bearer)\s{1,3}[^\s\"',;]+", re.IGNORECASE), rf"\1 {MASK}"),
+    (re.compile(r"\b(Basic)\s{1,3}[A-Za-z0-9+/=_-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), MASK),
     (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), f"sk-{MASK}"),
-    (re.compile(r"(://[^\s/:@]*):[^\s@]+@"), rf"\1:{MASK}@"),
+    (re.compile(r"(://[^\s/:@]{0,256}):[^\s@]{1,512}@"), rf"\1:{MASK}@"),
     (
         re.compile(
-            rf"""(?<![A-Za-z])({_NAMES})(['"]{{0,2}}\s{{0,3}}[:=]\s{{0,3}})(?!\s)(?:"[^"\n]*"|'[^'\n]*'|(?:(?:Bearer|Basic)\s)?[^\s"',;}}\])]+)""",
+            rf"""(?<![A-Za-z])({_NAMES})(['"]{{0,2}}\s{{0,3}}[:=]\s{{0,3}}|['"],\s{{0,3}})(?!\s)(?:"[^"\n]*"|'[^'\n]*'|(?:(?:Bearer|Basic)\s)?[^\s"',;}}\])]+)""",
             re.IGNORECASE,
         ),
         rf"\1\2{MASK}",
@@ -66,6 +67,8 @@ def _plain(value: Any, depth: int) -> Any:
             redact_text(str(key)): MASK if _secret(key, each) else _plain(each, depth - 1)
             for key, each in value.items()
         }
+    if isinstance(value, list | tuple) and len(value) == 2 and _secret(*value):
+        return [value[0], MASK]  # headers often come in pairs
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(each, depth - 1) for each in value]
     return redact_text(str(value))

@@ -103,7 +103,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             except asyncio.CancelledError as cancelled:
                 # The caller may leave in the same moment; then there is nobody to be told.
                 if _TAKEN_BACK in cancelled.args and task.uncancel() == 0:
-                    raise Unauthenticated("the credentials are no longer valid") from None
+                    raise Unauthenticated("the credentials are no longer valid", cause="taken_back") from None
                 raise
             finally:
                 for credential in caller.credentials:
