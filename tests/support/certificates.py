@@ -33,32 +33,59 @@ class Authority:
     def __init__(self) -> None:
         self._ca = trustme.CA()
         self.certificate = self._ca.cert_pem.bytes()
+        self._chain = b""
 
     def server(self) -> Pem:
         """Of a server on this machine."""
         made = self._ca.issue_cert("localhost", "127.0.0.1")
         return Pem(b"".join(each.bytes() for each in made.cert_chain_pems), made.private_key_pem.bytes())
 
-    def client(self, *names: str) -> Pem:
-        """Of a client; names with a scheme are URIs, as SPIFFE's, others are addresses or DNS names."""
+    def intermediate(self) -> "Authority":
+        """One that this one vouches for; what it signs comes with its own certificate."""
+        made = Authority.__new__(Authority)
+        made._ca = self._ca.create_child_ca()
+        made.certificate, made._chain = made._ca.cert_pem.bytes(), made._ca.cert_pem.bytes()
+        return made
+
+    def client(
+        self,
+        *names: str,
+        begin: timedelta = timedelta(hours=-1),
+        end: timedelta = timedelta(hours=1),
+        usage: x509.ObjectIdentifier | None = None,
+        san: bytes | None = None,
+    ) -> Pem:
+        """Of a client; names with a scheme are URIs, as SPIFFE's, others are addresses or DNS names.
+
+        It holds from `begin` to `end`, counted from now, and for `usage` alone. `san`: the DER of a subjectAltName, whatever
+        it is; without that and names there is none.
+        """
         authority = x509.load_pem_x509_certificate(self.certificate)
         signer = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
-        made = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "not looked at")]))
             .issuer_name(authority.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
-            .sign(signer, hashes.SHA256())
+            .not_valid_before(now + begin)
+            .not_valid_after(now + end)
         )
+        if names:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_name(name) for name in names]), False
+            )
+        if san is not None:
+            oid = x509.SubjectAlternativeName.oid
+            builder = builder.add_extension(x509.UnrecognizedExtension(oid, san), critical=False)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        made = builder.sign(signer, hashes.SHA256())
         return Pem(
-            made.public_bytes(serialization.Encoding.PEM),
+            made.public_bytes(serialization.Encoding.PEM) + self._chain,
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,

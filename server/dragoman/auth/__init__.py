@@ -12,10 +12,11 @@ A principal is a service. It may act for users when its credentials say so; toge
 from dragoman.auth.asking import Asker
 from dragoman.auth.authenticator import Authenticator, Credentials
 from dragoman.auth.bearers import Bearers, ClaimRule, Issuer
+from dragoman.auth.certificates import Certificate, CertificateRule, read_certificate
 from dragoman.auth.jwks import FetchedKeys, FileKeys, KeysUnusable
 from dragoman.auth.keyring import KeyRing, KeySource
 from dragoman.auth.keys import NewKey, make_key
-from dragoman.auth.principals import LOCAL, CertificateRule, Principal, Scope
+from dragoman.auth.principals import LOCAL, Principal, Scope
 from dragoman.auth.remote import Asked, Endpoint, Introspection
 from dragoman.auth.verifying import Signed
 
@@ -25,6 +26,7 @@ __all__ = [
     "Asker",
     "Authenticator",
     "Bearers",
+    "Certificate",
     "CertificateRule",
     "ClaimRule",
     "Credentials",
@@ -41,4 +43,5 @@ __all__ = [
     "Scope",
     "Signed",
     "make_key",
+    "read_certificate",
 ]

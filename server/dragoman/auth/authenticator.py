@@ -1,6 +1,8 @@
 """From the credentials of a call to the principal that makes it."""
 
+import asyncio
 import logging
+import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,14 +11,17 @@ from typing import Final
 
 from dragoman.auth import keys
 from dragoman.auth.bearers import Bearers
+from dragoman.auth.certificates import Certificate, CertificateRule
 from dragoman.auth.keyring import KeyRing
-from dragoman.auth.principals import LOCAL, CertificateRule, Principal, Scope
+from dragoman.auth.principals import LOCAL, Principal, Scope
 from dragoman.errors import InvalidInput, PermissionDenied, Unauthenticated, Violation
-from dragoman.records import ApiKey, Owner
+from dragoman.records import ApiKey, Owner, utcnow
 
 logger = logging.getLogger(__name__)
 
 USER_HEADER: Final = "x-user-id"
+
+_EXPIRED: Final = "the certificate of the connection has expired: connect with a new one"
 
 _USER: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 
@@ -27,8 +32,8 @@ class Credentials:
 
     api_key: str = field(default="", repr=False)
     user: str = ""
-    identities: tuple[str, ...] = ()
-    """The names in the certificate of its connection, which TLS has verified."""
+    certificate: Certificate | None = None
+    """That of its connection, which TLS has verified when the connection was made."""
     bearer: str = field(default="", repr=False)
     """The token of `authorization: Bearer`."""
 
@@ -68,7 +73,7 @@ class Authenticator:
         if self._bearers is not None and credentials.bearer:
             principal, named = await self._bearers.identify(credentials.bearer)
             proofs.append(principal)
-        if (by_certificate := self._by_certificate(credentials.identities)) is not None:
+        if (by_certificate := self._by_certificate(credentials.certificate)) is not None:
             proofs.append(by_certificate)
         if not proofs:
             raise Unauthenticated(self._needed(), cause="none")
@@ -77,10 +82,16 @@ class Authenticator:
 
     @asynccontextmanager
     async def held(self, credentials: Credentials) -> AsyncIterator[None]:
-        """While a stream is open with them: whoever listens is told when a token among them counts no more.
+        """While a stream is open with them: whoever listens is told when a token among them counts no more, and what is done
+        within is cancelled when the certificate ends.
 
         Raises Unauthenticated, IdentityUnavailable.
         """
+        async with _until_end(credentials.certificate), self._held_token(credentials):
+            yield
+
+    @asynccontextmanager
+    async def _held_token(self, credentials: Credentials) -> AsyncIterator[None]:
         if self._bearers is None or not credentials.bearer:
             yield
             return
@@ -102,12 +113,17 @@ class Authenticator:
             ways.append("a certificate that is known here")
         return f"credentials are needed: {' or '.join(ways)}"
 
-    def _by_certificate(self, identities: tuple[str, ...]) -> Principal | None:
+    def _by_certificate(self, certificate: Certificate | None) -> Principal | None:
+        if not self._certificates or certificate is None:
+            return None
+        if _seconds_left(certificate) <= 0:
+            raise Unauthenticated(_EXPIRED)
         for rule in self._certificates:
-            if rule.fits(identities):
+            if rule.fits(certificate):
                 return rule.principal
-        if self._certificates and self._ring is None and self._bearers is None:
-            logger.info("a call was refused", extra={"why": "nobody's certificate", "identities": identities})
+        if self._ring is None and self._bearers is None:
+            extra = {"why": "nobody's certificate", "identities": certificate.names}
+            logger.info("a call was refused", extra=extra)
         return None
 
     async def _by_key(self, ring: KeyRing, text: str) -> Principal:
@@ -134,6 +150,27 @@ def _principal(key: ApiKey) -> Principal:
         credential=f"key/{key.id}",
         quotas=key.quotas,
     )
+
+
+def _seconds_left(certificate: Certificate) -> float:
+    if certificate.expire_time is None:
+        return math.inf
+    return (certificate.expire_time - utcnow()).total_seconds()
+
+
+@asynccontextmanager
+async def _until_end(certificate: Certificate | None) -> AsyncIterator[None]:
+    left = math.inf if certificate is None else _seconds_left(certificate)
+    if left == math.inf:
+        yield
+        return
+    try:
+        async with asyncio.timeout(left) as end:
+            yield
+    except TimeoutError:
+        if end.expired():
+            raise Unauthenticated(_EXPIRED) from None
+        raise
 
 
 def _together(proofs: Sequence[Principal]) -> Principal:

@@ -1,10 +1,9 @@
 """Principals and what they may do."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 
+from dragoman.auth.patterns import matches
 from dragoman.quotas import NO_QUOTAS, Quotas
 
 
@@ -52,22 +51,9 @@ class Principal:
 
     def may_use(self, agent_name: str) -> bool:
         """Whether the agent is among those that it may use."""
-        return any(fnmatchcase(agent_name, pattern) for pattern in self.agents) and all(
+        return any(matches(agent_name, pattern) for pattern in self.agents) and all(
             each.may_use(agent_name) for each in self.also
         )
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateRule:
-    """Whose certificates of an identity are. `principal.credential` is empty."""
-
-    identity: str
-    """A pattern."""
-    principal: Principal
-
-    def fits(self, identities: Iterable[str]) -> bool:
-        """Whether one of the names in a certificate is meant."""
-        return any(fnmatchcase(identity, self.identity) for identity in identities)
 
 
 LOCAL = Principal("local", frozenset(Scope), acts_for_users=True)

@@ -96,7 +96,9 @@ class CertificateGrant(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     identity: Annotated[str, Field(min_length=1, max_length=512)]
-    """The certificate's name, or a pattern: a URI (`spiffe://mesh/ns/*/sa/billing`) or DNS name of its subjectAltName."""
+    """The certificate's name, or a pattern: a URI (`spiffe://mesh/ns/*/sa/billing`) or DNS name of its subjectAltName.
+
+    `*` stands for one or more characters between two slashes (in DNS names: dots)."""
     principal: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
     """Who that is."""
     scopes: tuple[Literal["read", "run", "admin"], ...] = ("run",)
@@ -107,6 +109,18 @@ class CertificateGrant(BaseModel):
     """Whether it may name the user for whom it acts."""
     quotas: QuotaSettings = QuotaSettings()
     """How much it may do."""
+
+    @field_validator("identity")
+    @classmethod
+    def _only_stars(cls, value: str) -> str:
+        if "**" in value or re.search(r"[?\[\]\s]", value):
+            raise ValueError(
+                "of special characters an identity has * alone, for what is between two / (or dots)"
+            )
+        scheme, found, _ = value.partition("://")
+        if (found and "*" in scheme) or (not found and "/" in value):
+            raise ValueError("an identity is a DNS name or a URI with its scheme, or a pattern of one")
+        return value
 
 
 _HOST = re.compile(

@@ -2,7 +2,7 @@
 
 Before each handshake the files are looked at; when one has changed they are read again, and connections from then on see
 the new certificate, while those that are open go on. Files that do not fit together (a deployment is in the middle of
-writing them) are left alone, and logged once, until they do.
+writing them), or a certificate that is out of its time, are left alone, and logged once, until they do.
 """
 
 import contextlib
@@ -11,14 +11,17 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from cryptography import x509
 
 logger = logging.getLogger(__name__)
+
+
+_Stamp: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 class TlsUnusable(Exception):
@@ -46,7 +49,7 @@ class TlsReloader:
         self._lock = threading.Lock()  # handshakes ask in threads of gRPC
         self._seen = self._stamp()
         self._refused: object = None
-        self._initial = self._read()
+        self._initial = self._read(self._seen)
 
     def credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`. With `client_authorities`, who brings no certificate of theirs gets no connection."""
@@ -64,7 +67,7 @@ class TlsReloader:
                 stamp = self._stamp()
                 if stamp == self._seen:
                     return None
-                configuration = self._read()
+                configuration = self._read(stamp, in_time=True)
             except TlsUnusable as error:
                 if self._refused != (refused := str(error)):
                     logger.warning(
@@ -80,15 +83,17 @@ class TlsReloader:
         files = self._files
         return [path for path in (files.certificate, files.key, files.client_authorities) if path is not None]
 
-    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+    def _stamp(self) -> _Stamp:
         """What changes when a file is written or replaced, by another file or by another link."""
         try:
             found = [path.stat() for path in self._paths()]
         except OSError as error:
             raise TlsUnusable(f"{error.filename}: {error.strerror}") from error
-        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_ctime_ns, each.st_size) for each in found)
 
-    def _read(self) -> Any:
+    def _read(self, stamp: _Stamp, *, in_time: bool = False) -> Any:
+        """`stamp`: of the files as they are meant to be read. `in_time`: whether to refuse a certificate that does not hold now,
+        which is worse than the old one; at the start there is none."""
         files = self._files
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -102,9 +107,16 @@ class TlsReloader:
             ) from error
         if roots is not None:
             _check_authorities(context, files.client_authorities)
+        # What was checked is what was read, unless somebody wrote meanwhile.
+        if self._stamp() != stamp:
+            raise TlsUnusable(f"{files.certificate} and {files.key} are being written")
         # What OpenSSL takes and this parser does not is served all the same.
         with contextlib.suppress(ValueError):
-            self._expires(x509.load_pem_x509_certificate(chain).not_valid_after_utc)
+            certificate = x509.load_pem_x509_certificate(chain)
+            begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            if in_time and not begin <= datetime.now(UTC) < end:
+                raise TlsUnusable(f"{files.certificate} holds from {begin:%F %T} to {end:%F %T} UTC only")
+            self._expires(end)
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=roots)
 
 

@@ -19,6 +19,7 @@ from dragoman import gate
 from dragoman.auth import (
     Authenticator,
     Bearers,
+    Certificate,
     CertificateRule,
     Credentials,
     Principal,
@@ -460,7 +461,7 @@ async def test_a_token_and_a_certificate(
     )
     granted = Principal(name, agents=("*-a", "desk"), acts_for_users=True)
     gatekeeper = Authenticator(None, [CertificateRule("cn", granted)], tokens)
-    both = Credentials(bearer=provider.sign(), identities=("cn",))
+    both = Credentials(bearer=provider.sign(), certificate=Certificate(dns_names=("cn",)))
     if not ok:
         with pytest.raises(Unauthenticated):
             await gatekeeper.authenticate(both)
@@ -471,10 +472,12 @@ async def test_a_token_and_a_certificate(
     assert [caller.may_use(name) for name in ("shop-a", "shop-b", "desk")] == [True, False, False]
     assert len(caller.credentials) == 1
     with pytest.raises(PermissionDenied):
-        await gatekeeper.authenticate(Credentials(bearer=both.bearer, identities=("cn",), user="u"))
+        await gatekeeper.authenticate(
+            Credentials(bearer=both.bearer, certificate=Certificate(dns_names=("cn",)), user="u")
+        )
     # A bad token is not made good by a good certificate.
     with pytest.raises(Unauthenticated):
-        await gatekeeper.authenticate(Credentials(bearer="bad", identities=("cn",)))
+        await gatekeeper.authenticate(Credentials(bearer="bad", certificate=Certificate(dns_names=("cn",))))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Lets a call in or refuses it: who it is, whether it may call this method, and whether it still may while it is open.
 
 Callers are looked at before their request is read, so that nobody without credentials makes the server read megabytes. A
-stream whose credentials are taken back, or run out, while it is open ends with UNAUTHENTICATED.
+stream whose credentials are taken back, or run out (a certificate, too), while it is open ends with UNAUTHENTICATED.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from dragoman.auth import Authenticator, Credentials, Principal, Scope
+from dragoman.auth import Authenticator, Certificate, Credentials, Principal, Scope, read_certificate
 from dragoman.auth.authenticator import USER_HEADER
 from dragoman.errors import PermissionDenied, Unauthenticated
 from dragoman.transport import principal
@@ -76,9 +76,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         serve = behaviour(handler)
 
         async def admitted(request: Any, context: Context) -> Any:
-            whole = replace(credentials, identities=_identities(context))
+            whole = replace(credentials, certificate=_certificate(context))
             caller = await self._admit(needed, whole)
-            if handler.response_streaming and caller.credentials:
+            if handler.response_streaming:
                 return await self._watched(serve, caller, whole)(request, context)
             return await serve(request, context)
 
@@ -118,10 +118,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             del self._open[credential]
 
 
-def _identities(context: Context) -> tuple[str, ...]:
-    """The names in the certificate of the connection: of its subjectAltName, URIs and DNS names alike."""
+def _certificate(context: Context) -> Certificate | None:
+    """That of the connection. Raises Unauthenticated for one that cannot be used."""
     found: Mapping[str, Iterable[bytes]] = context.auth_context()
-    return tuple(name.decode("utf-8", "replace") for name in found.get("x509_subject_alternative_name", ()))
+    pem = next(iter(found.get("x509_pem_cert", ())), None)
+    return None if pem is None else read_certificate(pem)
 
 
 def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> Credentials:
