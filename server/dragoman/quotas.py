@@ -5,8 +5,9 @@
     TokenBucket   calls a second, with a burst
     Slots         what is open at a moment, by principal
 
-All of it counts per principal and in this process alone. Figures of a key hold for the calls that are made with it; what is
-counted against them is all that the principal has here, whichever of its keys it came by.
+All of it counts per principal and in this process alone. Figures of a key hold for the calls that are made with it. What is
+counted against them is all that the principal has open here, whichever of its keys it came by; calls a second are counted
+with those of the same figures.
 
 Everything is used on one event loop and waits for nothing, so that between looking and counting nobody else gets a turn.
 """
@@ -95,7 +96,7 @@ class QuotaTable:
 class TokenBucket:
     """Fills with `rate` tokens a second up to `burst`, and gives one to each call.
 
-    Kept is only the moment when it is full again, so that rate and burst may be others with each call.
+    Kept is only the moment when it is full again.
     """
 
     __slots__ = ("full_at",)
@@ -114,13 +115,14 @@ class TokenBucket:
 
 
 class TokenBuckets:
-    """A bucket for each name. Those that are full are forgotten, so there are no more than were used of late."""
+    """A bucket for each name, and for each pair of rate and burst that it calls with: what fills slowly would else be in
+    the way of what fills fast. Those that are full are forgotten, so there are no more than were used of late."""
 
     KEPT: Final = 1024
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._buckets: dict[str, TokenBucket] = {}
+        self._buckets: dict[tuple[str, float, int], TokenBucket] = {}
         self._sweep_at = self.KEPT
 
     def __len__(self) -> int:
@@ -128,25 +130,25 @@ class TokenBuckets:
 
     def wait(self, name: str, quotas: Quotas) -> float:
         """Seconds until there is a token; 0 when there is one. Takes none."""
-        bucket = self._buckets.get(name)
-        if bucket is None or not quotas.request_rate:
+        if not (rate := quotas.request_rate):
             return 0.0
-        return bucket.wait(quotas.request_rate, quotas.burst, self._clock())
+        bucket = self._buckets.get((name, rate, quotas.burst))
+        return 0.0 if bucket is None else bucket.wait(rate, quotas.burst, self._clock())
 
     def take(self, name: str, quotas: Quotas) -> None:
         """Takes a token, which there must be."""
-        if not quotas.request_rate:
+        if not (rate := quotas.request_rate):
             return
-        now = self._clock()
-        bucket = self._buckets.get(name)
+        key, now = (name, rate, quotas.burst), self._clock()
+        bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= self._sweep_at:
                 self._sweep(now)
-            bucket = self._buckets[name] = TokenBucket()
-        bucket.take(quotas.request_rate, now)
+            bucket = self._buckets[key] = TokenBucket()
+        bucket.take(rate, now)
 
     def _sweep(self, now: float) -> None:
-        self._buckets = {name: each for name, each in self._buckets.items() if each.full_at > now}
+        self._buckets = {key: each for key, each in self._buckets.items() if each.full_at > now}
         self._sweep_at = max(self.KEPT, 2 * len(self._buckets))
 
 

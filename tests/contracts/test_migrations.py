@@ -18,9 +18,10 @@ from alembic.runtime.migration import MigrationContext
 from support import make
 from support.mariadb import MariaDBServer
 
+from dragoman.auth import make_key
 from dragoman.engine.ports import Ended
 from dragoman.errors import RunNotPaused
-from dragoman.records import Run, RunStatus, Session, SessionConflict
+from dragoman.records import ApiKey, Run, RunStatus, Session, SessionConflict
 from dragoman.storage import (
     SchemaOutdated,
     codec,
@@ -33,7 +34,7 @@ from dragoman.storage import (
 from dragoman.storage import migrate as migrate_function
 from dragoman.storage.migrate import MIGRATIONS, VERSION_TABLE
 from dragoman.storage.rows import Packer, chunk_values, run_values, session_values
-from dragoman.storage.tables import LATER_TOKENS, metadata, run_events, runs, sessions
+from dragoman.storage.tables import LATER_TOKENS, api_keys, metadata, run_events, runs, sessions
 
 REVISIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
@@ -211,6 +212,21 @@ async def test_the_release_before_can_write_to_the_new_schema(empty_url: str) ->
         await store.close()
 
 
+async def test_keys_of_the_release_before_say_nothing_of_quotas(empty_url: str) -> None:
+    """Those that were there, and those that it still makes."""
+    migrate_to(empty_url, "0021")
+    keys = [make_key("billing", now=make.NOW).key for _ in range(2)]
+    insert_old_key(empty_url, keys[0])
+    assert migrate(empty_url) == REVISIONS[21:]
+    insert_old_key(empty_url, keys[1])
+    store = open_store(empty_url)
+    await store.open()
+    try:
+        assert sorted(await store.keys.all(), key=lambda key: key.id) == sorted(keys, key=lambda key: key.id)
+    finally:
+        await store.close()
+
+
 def test_all_revisions_can_be_taken_back(empty_url: str) -> None:
     migrate(empty_url)
     migrate_to(empty_url, "base")
@@ -251,6 +267,22 @@ def insert_old(url: str, session: Session, *old_runs: Run) -> None:
                 connection.execute(
                     sa.insert(run_events), chunk_values(make.chunk(run, 1, b"a", b"end"), Packer(run.id, 999))
                 )
+    finally:
+        engine.dispose()
+
+
+def insert_old_key(url: str, key: ApiKey) -> None:
+    """A key in the columns that revision 0021 has."""
+    engine = sa.create_engine(engines.parse(url))
+    try:
+        with engine.begin() as connection:
+            values = {
+                name: getattr(key, name)
+                for name in sorted(column.name for column in api_keys.c)
+                if name not in ("quotas", "update_time")
+            }
+            values |= {"scopes": list(key.scopes), "agents": list(key.agents), "update_time": key.create_time}
+            connection.execute(sa.insert(api_keys), values)
     finally:
         engine.dispose()
 

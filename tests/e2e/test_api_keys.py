@@ -150,6 +150,38 @@ async def _usage(client: Dragoman) -> list[Any]:
     return [row async for row in client.query_usage()]
 
 
+async def test_how_much_may_be_done_with_a_key(database_url: str, keys: Callable[..., Any]) -> None:
+    """Said when it is made, shown, kept when it is rotated, and enforced."""
+    limits = ("--max-runs", "5", "--max-streams", "7", "--rate", "0.001", "--burst", "2")
+    made = await make(keys, "batch", *limits, "--budget-day", "50", "--budget-month", "500.50")
+    quotas: dict[str, Any] = {"max_runs": 5, "max_streams": 7, "request_rate": 0.001, "request_burst": 2}
+    quotas |= {"budget_day": "50", "budget_month": "500.50"}
+    assert made["quotas"] == quotas
+    rotated = await asyncio.to_thread(keys, "rotate", made["id"], "--json")
+    assert rotated[0]["quotas"] == quotas
+    listed = await asyncio.to_thread(
+        CliRunner().invoke, app, ["keys", "list", "--json", "--database-url", database_url]
+    )
+    assert [json.loads(line)["quotas"] for line in listed.stdout.splitlines()] == [quotas, quotas]
+    plain = await make(keys, "batch")
+    assert plain["quotas"] == {}
+    async with served(database_url) as server:
+        async with Dragoman(server.address, api_key=made["api_key"], retry=None) as client:
+            budgets = await client.get_budget()
+            assert [(each.principal, each.limit.units, each.limit.nanos) for each in budgets] == [
+                ("batch", 50, 0),
+                ("batch", 500, 500_000_000),
+            ]
+            assert await client.list_agents()
+            with pytest.raises(DragomanError) as refused:
+                await client.list_agents()
+            assert (refused.value.reason, refused.value.code.name) == ("RATE_LIMITED", "RESOURCE_EXHAUSTED")
+            assert 900 < (refused.value.retry_after or 0) <= 1000
+        async with Dragoman(server.address, api_key=plain["api_key"], retry=None) as client:
+            assert await client.list_agents()
+            assert await client.get_budget() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -158,6 +190,10 @@ async def _usage(client: Dragoman) -> list[Any]:
         (("create", "a", "--expires", "soon"), "--expires wants a time"),
         (("create", "a", "--expires", "0s"), "--expires must be more than nothing"),
         (("create", "a", "--agent", ""), "--agent wants the name"),
+        (("create", "a", "--max-runs", "0"), "--max-runs"),
+        (("create", "a", "--rate", "nan"), "--rate"),
+        (("create", "a", "--budget-day", "much"), "--budget-day wants an amount"),
+        (("create", "a", "--budget-month", "-1"), "--budget-month"),
         (("revoke", "nobody"), "there is no key nobody"),
         (("rotate", "nobody"), "there is no key nobody"),
     ],

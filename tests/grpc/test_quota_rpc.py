@@ -260,3 +260,80 @@ async def test_what_credentials_allow_reaches_engine_and_budgets() -> None:
         assert draft.quotas == own
         await served.usage.GetBudget(usage_service_pb2.GetBudgetRequest(), metadata=keys.of("web"))
         assert served.engine.budget_quotas == own
+
+
+# What gRPC itself keeps: see `_options` of the server
+
+
+async def told(call: Any) -> str:
+    """OK, or the code that gRPC ends the call with."""
+    try:
+        await asyncio.wait_for(call, PATIENCE)
+    except grpc.aio.AioRpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
+@pytest.mark.parametrize("limit", [4096, 32768])
+async def test_metadata_over_the_limit_is_refused_whole_or_in_pieces(limit: int) -> None:
+    """And always: there is no size at which it depends."""
+    async with serve(max_metadata_bytes=limit) as served:
+        for size in (limit // 4, limit * 3 // 4):
+            for _ in range(5):
+                fits = (("x-much", "a" * size),)
+                assert await told(served.agents.ListAgents(LIST, metadata=fits)) == "OK"
+        for metadata in (
+            (("x-much", "a" * (limit + 1)),),
+            tuple((f"x-{number}", "a" * 100) for number in range(limit // 100)),
+        ):
+            for _ in range(2):
+                call = served.agents.ListAgents(LIST, metadata=metadata)
+                assert await told(call) == "RESOURCE_EXHAUSTED"
+        assert await told(served.agents.ListAgents(LIST)) == "OK"
+
+
+async def test_further_calls_on_one_connection_wait() -> None:
+    async with serve(max_calls_per_connection=2) as served:
+        never_end(served)
+        # The client learns of the limit with its first answer.
+        await served.agents.ListAgents(LIST)
+        streams = [served.runs.Run(RUN) for _ in range(2)]
+        for stream in streams:
+            await stream.read()
+        waiting = asyncio.ensure_future(served.agents.ListAgents(LIST))
+        streams[0].cancel()
+        assert (await asyncio.wait_for(waiting, PATIENCE)).agents
+        streams[1].cancel()
+
+
+def another_connection(served: Served) -> grpc.aio.Channel:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(f"127.0.0.1:{served.port}", options=options)
+
+
+async def test_further_connections_are_closed() -> None:
+    async with serve(max_connections=2) as served:
+        await served.agents.ListAgents(LIST)
+        async with another_connection(served) as second, another_connection(served) as third:
+            paths = "/dragoman.v1.AgentService/ListAgents"
+            assert await told(unary_of(second, paths)(b"")) == "OK"
+            assert await told(unary_of(third, paths)(b"")) == "UNAVAILABLE"
+            await second.close()
+            assert await told(unary_of(third, paths)(b"", wait_for_ready=True)) == "OK"
+
+
+async def test_an_old_connection_lets_its_streams_end_and_calls_go_on() -> None:
+    async with serve(max_connection_age=0.1) as served:
+        gate = asyncio.Event()
+        served.engine.script = [*served.engine.script[:1], gate, *served.engine.script[1:]]
+        stream = served.runs.Run(RUN)
+        await stream.read()
+        # The client's connection is told to go, and it makes another one.
+        async with asyncio.timeout(PATIENCE):
+            while served.channel.get_state() is grpc.ChannelConnectivity.READY:
+                await asyncio.sleep(0.01)
+        for _ in range(9):
+            assert await told(served.agents.ListAgents(LIST)) == "OK"
+            await asyncio.sleep(0.03)
+        gate.set()
+        await asyncio.wait_for(_to_the_end(stream), PATIENCE)

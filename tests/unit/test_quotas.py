@@ -151,6 +151,15 @@ def test_buckets_of_those_who_have_gone_are_forgotten() -> None:
     assert buckets.wait(f"p{number}", quotas) == 0
 
 
+def test_what_fills_slowly_is_not_in_the_way_of_what_fills_fast() -> None:
+    """Two keys of one principal."""
+    buckets = TokenBuckets(lambda: 0.0)
+    slow, fast = Quotas(request_rate=0.001, request_burst=1), Quotas(request_rate=1000.0)
+    buckets.take("a", slow)
+    assert buckets.wait("a", slow) > 900
+    assert buckets.wait("a", fast) == 0
+
+
 def test_without_a_rate_nothing_is_counted() -> None:
     buckets = TokenBuckets(lambda: math.nan)
     for quotas in (NO_QUOTAS, Quotas(request_rate=0.0, request_burst=1)):

@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import math
+import re
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
@@ -15,6 +19,7 @@ from dragoman.cli._values import duration
 
 if TYPE_CHECKING:
     from dragoman.auth import NewKey, Scope
+    from dragoman.quotas import Quotas
     from dragoman.records import ApiKey
     from dragoman.storage import SqlStore
 
@@ -26,6 +31,8 @@ app = typer.Typer(
 
 KeyId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `keys list` shows it.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")]
+
+SERVERS = "the server's"
 
 PATIENCE = 5.0
 """Seconds that a database may take to answer."""
@@ -56,6 +63,24 @@ def create(
         str | None,
         typer.Option(metavar="TIME", help="It ends after so long: 12h, 90d.", show_default="never"),
     ] = None,
+    max_runs: Annotated[
+        int | None, typer.Option(min=1, help="Concurrent runs.", show_default=SERVERS)
+    ] = None,
+    max_streams: Annotated[
+        int | None, typer.Option(min=1, help="Open streams.", show_default=SERVERS)
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0, help="Calls a second; 0: any number.", show_default=SERVERS)
+    ] = None,
+    burst: Annotated[
+        int | None,
+        typer.Option(min=1, help="Calls at once, after a rest.", show_default="what two seconds bring"),
+    ] = None,
+    budget_day: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="What its runs may bring the principal's spending to in a day."),
+    ] = None,
+    budget_month: Annotated[str | None, typer.Option(metavar="AMOUNT", help="Likewise in a month.")] = None,
     database_url: DatabaseOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,8 +90,10 @@ def create(
     dragoman keys create billing --title "invoices, nightly" --expires 90d
     dragoman keys create web --for-users --agent "shop-*" --agent desk
     dragoman keys create grafana --scope read
+    dragoman keys create batch --max-runs 5 --rate 20 --burst 40 --budget-day 50 --budget-month 500
     """
     from dragoman.auth import Scope, make_key
+    from dragoman.quotas import Quotas
     from dragoman.records import utcnow
 
     _check_principal(principal)
@@ -80,6 +107,14 @@ def create(
         acts_for_users=for_users,
         now=now,
         expire_time=None if expires is None else now + _positive(expires, "--expires"),
+        quotas=Quotas(
+            max_runs=max_runs,
+            max_streams=max_streams,
+            request_rate=_rate(rate),
+            request_burst=burst,
+            budget_day=_amount(budget_day, "--budget-day"),
+            budget_month=_amount(budget_month, "--budget-month"),
+        ),
     )
 
     async def work(store: "SqlStore") -> None:
@@ -115,7 +150,7 @@ def list_(
         for key in found:
             typer.echo(json.dumps(_plain(key)))
         return
-    rows = table("id", "principal", "scopes", "agents", "for users", "created", "state", "title")
+    rows = table("id", "principal", "scopes", "agents", "for users", "limits", "created", "state", "title")
     for key in found:
         rows.add_row(
             key.id,
@@ -123,6 +158,7 @@ def list_(
             clean(", ".join(key.scopes)),
             clean(", ".join(key.agents)),
             "yes" if key.acts_for_users else "",
+            _limits(key.quotas),
             f"{key.create_time:%Y-%m-%d}",
             _state(key, now),
             clean(key.title),
@@ -190,6 +226,7 @@ def rotate(
             acts_for_users=old.acts_for_users,
             now=now,
             expire_time=None if until is None else now + until,
+            quotas=old.quotas,
         )
         return new if await store.keys.replace(new.key, key_id, end) else None
 
@@ -219,10 +256,42 @@ def _plain(key: "ApiKey") -> dict[str, object]:
         "scopes": list(key.scopes),
         "agents": list(key.agents),
         "acts_for_users": key.acts_for_users,
+        "quotas": {
+            name: f"{value:f}" if isinstance(value, Decimal) else value
+            for name, value in asdict(key.quotas).items()
+            if value is not None
+        },
         "create_time": time(key.create_time),
         "expire_time": time(key.expire_time),
         "revoke_time": time(key.revoke_time),
     }
+
+
+def _limits(quotas: "Quotas") -> str:
+    """What is said of them, for people."""
+    parts = [
+        (quotas.max_runs, "{} runs"),
+        (quotas.max_streams, "{} streams"),
+        (quotas.request_rate, "{:g} calls/s" if quotas.request_rate else "any calls/s"),
+        (quotas.request_burst, "{} at once"),
+        (quotas.budget_day, "{:f} a day"),
+        (quotas.budget_month, "{:f} a month"),
+    ]
+    return ", ".join(text.format(value) for value, text in parts if value is not None)
+
+
+def _rate(given: float | None) -> float | None:
+    if given is not None and not math.isfinite(given):
+        raise Failure("--rate wants a number of calls", code=USAGE)
+    return given
+
+
+def _amount(given: str | None, option: str) -> Decimal | None:
+    if given is None:
+        return None
+    if re.fullmatch(r"\d{1,15}(\.\d{1,9})?", given, re.ASCII) is None:
+        raise Failure(f"{option} wants an amount in the reporting currency, such as 50 or 12.50", code=USAGE)
+    return Decimal(given)
 
 
 def _state(key: "ApiKey", now: datetime) -> str:

@@ -146,6 +146,22 @@ class Settings(BaseSettings):
     quotas: Annotated[tuple[PrincipalQuotas, ...], NoDecode] = ()
     """Other figures for some principals; in the environment as JSON."""
 
+    # Limits of connections, kept by gRPC itself: its refusals have no details
+    max_metadata_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 16 * 1024
+    """Largest metadata of a call, names and values and 32 bytes for each together; credentials are among them."""
+    max_connections: Annotated[int, Field(ge=1)] = 10_000
+    """Open connections of this process; more are closed at once. Each takes a file descriptor (`ulimit -n`)."""
+    max_calls_per_connection: Annotated[int, Field(ge=1)] = 2000
+    """Open calls on one connection; further ones wait at the client until another ends."""
+    max_connection_age: Annotated[float, Field(ge=0)] = 1800.0
+    """Seconds after which a connection takes no new calls, so that clients connect anew and balancers can spread them; a tenth
+    more or less. 0: never."""
+    max_connection_age_grace: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds that open calls have to end on a connection that is so old; then they end UNAVAILABLE, and clients attach to
+    their runs again. 0: as long as they take."""
+    max_connection_idle: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds without any call after which a connection is closed. 0: never."""
+
     # Other processes
     redis_url: str | None = Field(default=None, repr=False)
     """`redis://host:6379/0`: processes tell each other at once what they otherwise find in the database a moment later.

@@ -1,11 +1,14 @@
 """API keys: made and taken back from the command line, and read by every server, which asks for what has changed."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
+from dragoman.quotas import Quotas
 from dragoman.records import ApiKey
 from dragoman.storage import clock
 from dragoman.storage.database import Database
@@ -80,6 +83,7 @@ def insert(connection: sa.Connection, key: ApiKey) -> None:
                 "scopes": list(key.scopes),
                 "agents": list(key.agents),
                 "acts_for_users": key.acts_for_users,
+                "quotas": quotas_row(key.quotas),
                 "create_time": key.create_time,
                 "expire_time": key.expire_time,
                 "revoke_time": key.revoke_time,
@@ -128,6 +132,23 @@ def _keys(rows: Sequence[sa.Row[Any]]) -> list[ApiKey]:
             create_time=row.create_time,
             expire_time=row.expire_time,
             revoke_time=row.revoke_time,
+            quotas=quotas_of(row.quotas),
         )
         for row in rows
     ]
+
+
+def quotas_row(quotas: Quotas) -> dict[str, Any] | None:
+    """What is said of them, amounts as text, which is exact; None when nothing is."""
+    said = {each.name: value for each in fields(Quotas) if (value := getattr(quotas, each.name)) is not None}
+    return {name: f"{v:f}" if isinstance(v, Decimal) else v for name, v in said.items()} or None
+
+
+def quotas_of(row: Mapping[str, Any] | None) -> Quotas:
+    """The quotas again. What a newer release says besides, which this one does not know, is passed over."""
+    known = {each.name for each in fields(Quotas)}
+    said = {name: value for name, value in (row or {}).items() if name in known}
+    for name in ("budget_day", "budget_month"):
+        if name in said:
+            said[name] = Decimal(said[name])
+    return Quotas(**said)

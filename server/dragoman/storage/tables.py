@@ -204,6 +204,8 @@ api_keys = sa.Table(
     sa.Column("scopes", Json(), nullable=False),
     sa.Column("agents", Json(), nullable=False),
     sa.Column("acts_for_users", sa.Boolean(), nullable=False),
+    # What of `Quotas` is said; the release before knows nothing of it.
+    sa.Column("quotas", Json()),
     sa.Column("create_time", Instant(), nullable=False),
     sa.Column("expire_time", Instant()),
     sa.Column("revoke_time", Instant()),

@@ -62,6 +62,9 @@ SERVICE_NAMES = tuple(service.full_name for service in _SERVICES)
 UNWIND = 5.0
 """Seconds that cancelled handlers have to clean up after themselves."""
 
+SPARE_CALLS = 1000
+"""Open calls beyond twice the streams that there may be, from which on gRPC itself refuses all."""
+
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
@@ -111,6 +114,8 @@ class GrpcServer:
                 StreamDriverInterceptor(),
             ),
             options=_options(settings, share_port=share_port),
+            # For what our own limits do not see: probes, and calls whose request never comes.
+            maximum_concurrent_rpcs=2 * settings.max_streams + SPARE_CALLS,
         )
         self._health = HealthServicer(SERVICE_NAMES)
         self._readiness = Readiness(store.ping, self._health.set_ready, settings.health_interval)
@@ -211,7 +216,23 @@ def _options(settings: Settings, *, share_port: bool) -> list[tuple[str, int]]:
         # Without it an idle stream of a client with keepalive dies of "too many pings". The similarly named option
         # with "recv" in it is ignored.
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_client_ping_interval)),
+        # Between the first, soft limit and the second, calls are refused at random: there is no between.
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        *_lifetimes(settings),
     ]
+
+
+def _lifetimes(settings: Settings) -> list[tuple[str, int]]:
+    """Of connections; what is not said never comes."""
+    given = (
+        ("grpc.max_connection_age_ms", settings.max_connection_age),
+        ("grpc.max_connection_age_grace_ms", settings.max_connection_age_grace),
+        ("grpc.max_connection_idle_ms", settings.max_connection_idle),
+    )
+    return [(name, _milliseconds(seconds)) for name, seconds in given if seconds]
 
 
 def _milliseconds(seconds: float) -> int:
