@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -74,6 +74,16 @@ def status(code: int, reason: str, **metadata: str) -> status_pb2.Status:
 
 DRAINING = status(code_pb2.UNAVAILABLE, "DRAINING", run_id=RUN_ID, last_sequence="1")
 NOT_RESUMABLE = status(code_pb2.FAILED_PRECONDITION, "RUN_NOT_RESUMABLE", run_id=RUN_ID)
+
+
+def over_limit(seconds: float) -> status_pb2.Status:
+    found = status(code_pb2.RESOURCE_EXHAUSTED, "RATE_LIMITED", limit="2")
+    detail, retry = AnyProto(), error_details_pb2.RetryInfo()
+    retry.retry_delay.FromTimedelta(timedelta(seconds=seconds))
+    detail.Pack(retry)
+    found.details.append(detail)
+    return found
+
 
 Failure: TypeAlias = status_pb2.Status | tuple[grpc.StatusCode, str] | Literal["ok"]
 """How a call is cut off; "ok": as if all was well."""
@@ -216,6 +226,7 @@ FAILURES: dict[str, Failure] = {
     "cancelled": (grpc.StatusCode.CANCELLED, "Received RST_STREAM with error code 8"),
     "unknown": (grpc.StatusCode.UNKNOWN, "Stream removed"),
     "internal": (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+    "over-limit": over_limit(0.01),
     "ok": "ok",
 }
 
@@ -647,3 +658,33 @@ def test_a_resolution_with_values() -> None:
     assert dict(made.user_input.values.items()) == {"days": 3.0, "city": "Paris"}
     with pytest.raises(TypeError, match="JSON"):
         provide_input(NEED, {"days": object()})
+
+
+async def test_who_is_over_a_limit_waits_as_long_as_it_was_told() -> None:
+    world = World(WHOLE, [Cut(0, over_limit(0.3)), Cut(0, over_limit(0.2))])
+    async with client_of(world) as client:
+        began = asyncio.get_running_loop().time()
+        assert await client.run("example", "hi").text() == "all of it"
+        assert asyncio.get_running_loop().time() - began >= 0.5
+    assert world.requests[0] == world.requests[1] == world.requests[2]  # its id makes that harmless
+
+
+CALLS: dict[str, Callable[[Dragoman], Awaitable[object]]] = {
+    "run": lambda client: client.run("example", "hi").text(),
+    "execute": lambda client: client.execute("example", "hi"),
+}
+
+
+@pytest.mark.parametrize("retry", [QUICK, None], ids=["patient", "not"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
+async def test_a_wait_that_is_too_long_is_the_callers(
+    call: Callable[[Dragoman], Awaitable[object]], retry: RetryPolicy | None
+) -> None:
+    """And nothing was lost: there is no run."""
+    world = World(WHOLE, [Cut(0, over_limit(3600))])
+    async with client_of(world, retry) as client:
+        with pytest.raises(DragomanError) as refused:
+            await call(client)
+    assert not isinstance(refused.value, StreamLost)
+    assert (refused.value.reason, refused.value.retry_after) == ("RATE_LIMITED", 3600)
+    assert len(world.requests) == 1

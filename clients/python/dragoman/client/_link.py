@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from dragoman.client._channel import Tls, open_channel
 from dragoman.client._errors import DragomanError, from_rpc
-from dragoman.client._retry import Attempts, RetryPolicy, is_break
+from dragoman.client._retry import Attempts, RetryPolicy, is_break, is_over_limit
 from dragoman.v1.agent_service_pb2_grpc import AgentServiceStub
 from dragoman.v1.run_service_pb2_grpc import RunServiceStub
 from dragoman.v1.session_service_pb2_grpc import SessionServiceStub
@@ -101,9 +101,10 @@ class Link:
                 error, cause = from_rpc(failure), failure
             finally:
                 self._leave(stubs)
-            if not is_break(error):
+            if is_break(error):
+                self.renew(stubs)
+            elif not is_over_limit(error):
                 raise error from cause
-            self.renew(stubs)
             if not await attempts.again(error):
                 raise error from cause
 

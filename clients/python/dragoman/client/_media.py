@@ -8,7 +8,7 @@ import grpc
 
 from dragoman.client._errors import from_rpc
 from dragoman.client._link import Link
-from dragoman.client._retry import Attempts, is_break
+from dragoman.client._retry import Attempts, is_break, is_over_limit
 from dragoman.v1 import message_pb2, session_service_pb2
 
 
@@ -73,7 +73,7 @@ async def read_media(link: Link, media_id: str, offset: int) -> AsyncIterator[by
             return
         finally:
             call.cancel()
-        if not is_break(error):
+        if not (is_break(error) or is_over_limit(error)):
             raise error from cause
         link.renew(stubs)
         if not await attempts.again(error):

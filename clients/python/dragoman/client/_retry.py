@@ -1,8 +1,9 @@
 """When a call is made again, and how long to wait before.
 
 A call is made again when nobody knows whether it was done: no server answered, the connection broke, or the server is
-stopping. Nothing is done twice by that, because calls that change something carry a request id. What the server says
-about the call itself (INVALID_ARGUMENT, NOT_FOUND, SESSION_BUSY, ...) is told to the caller at once.
+stopping. Nothing is done twice by that, because calls that change something carry a request id. A call that is over a limit
+(RESOURCE_EXHAUSTED) was not done: it is made again when the server has said it may be, if that is soon enough. What the
+server says about the call itself (INVALID_ARGUMENT, NOT_FOUND, SESSION_BUSY, ...) is told to the caller at once.
 
 The waits grow exponentially and are jittered, so that a thousand clients do not come back in one moment. A server that
 names a delay is given it; one that says that it is stopping is left for a peer at once.
@@ -45,7 +46,8 @@ class RetryPolicy:
     start_patience: float = 60.0
     """The same before the first event, and for Execute: while nobody has said that the run exists."""
     call_patience: float = 10.0
-    """How long other calls are repeated, within their time-out."""
+    """How long other calls are repeated, within their time-out. Who is over a limit waits as long as the server says, and
+    not at all when that is longer than these."""
     attempts: int | None = None
     """How many attempts in a row may fail at most; None: as many as fit into the time."""
     initial_backoff: float = 0.1
@@ -62,6 +64,11 @@ def is_break(error: DragomanError) -> bool:
         return False
     said = error.message.lower()
     return any(word in said for word in _WORDS)
+
+
+def is_over_limit(error: DragomanError) -> bool:
+    """Whether the call was not done because a limit is reached, and the server has said when to come back."""
+    return error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_after is not None
 
 
 class Attempts:

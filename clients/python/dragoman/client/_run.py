@@ -20,7 +20,7 @@ import grpc
 from dragoman.client._errors import DragomanError, from_outcome, from_rpc, lost
 from dragoman.client._events import RunResult, outcome_of, result_of
 from dragoman.client._link import Link, Stream, Stubs, stream_ended
-from dragoman.client._retry import Attempts, is_break
+from dragoman.client._retry import Attempts, is_break, is_over_limit
 from dragoman.v1 import event_pb2, run_service_pb2
 
 _Request: TypeAlias = (
@@ -172,16 +172,20 @@ class RunStream:
         if self._result is not None or (error is None and await self._has_ended()):
             self.close()
             return
+        ended = error is None
         if error is None:
             error = stream_ended()
-        elif not is_break(error):
+        over_limit = is_over_limit(error)
+        if not (over_limit or ended or is_break(error)):
             raise error
         if self._attempts is None or self._stubs is None:
             raise error
-        if self._link.retry is not None:
+        if self._link.retry is not None and not over_limit:
             self._link.renew(self._stubs)
         self._call = None
         if not await self._attempts.again(error):
+            if over_limit and not self._came:
+                raise error  # nothing was lost: there is no run
             raise lost(
                 error, run_id=self.run_id, last_sequence=self.last_sequence, request_id=self.request_id
             ) from error

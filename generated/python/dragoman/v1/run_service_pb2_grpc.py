@@ -89,7 +89,8 @@ class RunServiceServicer:
         """Starts a run and follows it. The stream ends after the event that ends or pauses the run. Errors before the first
         event: NOT_FOUND (AGENT_NOT_FOUND, SESSION_NOT_FOUND), INVALID_ARGUMENT (INVALID_INPUT, INVALID_MEDIA,
         MEDIA_TOO_LARGE), FAILED_PRECONDITION/SESSION_BUSY, ALREADY_EXISTS/REQUEST_ID_REUSED,
-        RESOURCE_EXHAUSTED (TOO_MANY_RUNS, BUDGET_EXCEEDED), UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING).
+        RESOURCE_EXHAUSTED (TOO_MANY_RUNS, BUDGET_EXCEEDED), UNAVAILABLE (STORAGE_UNAVAILABLE, DRAINING). Any call may be over
+        a limit: RESOURCE_EXHAUSTED (RATE_LIMITED, and for streams TOO_MANY_STREAMS), with a RetryInfo that says for how long.
         All calls that follow a run stream the same message, so that a client has one handler:
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -129,7 +130,8 @@ class RunServiceServicer:
         """Resolves what a paused run waits for and follows it from there; the sequence goes on. Works on any server, also
         after all of them were restarted. Either all requirements are resolved or nothing happens. Errors: as for
         AttachRun, and INVALID_ARGUMENT/INVALID_INPUT with a path into resolutions, FAILED_PRECONDITION/RUN_NOT_PAUSED,
-        ALREADY_EXISTS/REQUEST_ID_REUSED, RESOURCE_EXHAUSTED/BUDGET_EXCEEDED (the run stays paused).
+        ALREADY_EXISTS/REQUEST_ID_REUSED, RESOURCE_EXHAUSTED (TOO_MANY_RUNS, BUDGET_EXCEEDED; the run stays
+        paused).
         One handler for all that follow a run:
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
