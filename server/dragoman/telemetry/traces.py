@@ -180,7 +180,8 @@ class Traces:
         if self._tracer is None:
             return None
         current = _current()
-        current.set_attribute("dragoman.run.id", str(run.id))
+        if current.is_recording():  # its caller may have left while the run was claimed
+            current.set_attribute("dragoman.run.id", str(run.id))
         caller, links = _CALLER.get(), []
         if caller is not None and current.get_span_context().is_valid:
             links = [Link(current.get_span_context())]

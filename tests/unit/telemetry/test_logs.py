@@ -112,3 +112,19 @@ def test_an_agent_in_debug_mode_does_not_write_prompts(level: str, lines: Lines)
         agno_log.set_log_level_to_info()
     logging.getLogger("httpx2").warning("the pool is full")
     assert [line["event"] for line in lines()] == ["the pool is full"]
+
+
+def test_equal_complaints_of_the_traces_library_are_written_once_in_a_while(lines: Lines) -> None:
+    configure_logging("INFO", "json")
+    exporter = logging.getLogger("opentelemetry.exporter.otlp")
+    for _ in range(100):
+        exporter.error("no collector")
+    exporter.error("something else")
+    assert [line["event"] for line in lines()] == ["no collector", "something else"]
+
+
+def test_what_a_provider_says_appears_at_level_debug_only(lines: Lines) -> None:
+    for level in ("INFO", "DEBUG"):
+        configure_logging(level, "json")
+        logging.getLogger("dragoman.adapter.failures").warning("failed", extra={"error_text": "you said so"})
+    assert [line["error_text"] for line in lines()] == ["(shown at level DEBUG)", "you said so"]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dragoman.auth import keys
@@ -80,6 +80,7 @@ def test_of_a_key_its_id_stays() -> None:
     assert keys.split(KEY) is not None  # the key above is of that form, too
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(before=PROSE, after=PROSE, secret=st.text(ALPHABET, min_size=43, max_size=43), data=st.data())
 def test_wherever_it_stands(before: str, after: str, secret: str, data: st.DataObject) -> None:
     shape = data.draw(
@@ -104,6 +105,7 @@ NESTED = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=NESTED, path=st.lists(st.sampled_from(["list", "tuple", "dict", "object"]), max_size=10))
 def test_however_deep_it_lies(value: Any, path: list[str]) -> None:
     class Odd:
