@@ -7,6 +7,7 @@ async with Envoy.start(tmp_path, authority, [port, other]) as envoy:
 
 import asyncio
 import json
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -42,7 +43,7 @@ def moved(folder: Path, authority: Authority, servers: Sequence[int]) -> dict[st
         for port in servers
     ]
     (check,) = cluster["health_checks"]
-    check["interval"] = "0.1s"
+    check.update(interval="0.1s", no_traffic_interval="0.1s")
     return config
 
 
@@ -103,8 +104,11 @@ class Envoy:
         }
 
     async def until(self, expected: dict[int, bool]) -> None:
-        """Returns when it sees the servers so."""
-        while await self.hosts() != expected:
+        """Returns when it sees the servers so. Raises TimeoutError."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while (found := await self.hosts()) != expected:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Envoy sees {found}, not {expected}")
             await asyncio.sleep(0.02)
 
 
