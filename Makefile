@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo demos serve test test-chaos check pytest generate code docs checkgenerate bench lock wheel-test clean
+.PHONY: help demo demos serve test test-chaos fuzz check pytest generate code docs checkgenerate bench lock wheel-test clean
 
 UV := UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv .build/uv/bin/uv
 RUN := .venv/bin
@@ -45,6 +45,9 @@ pytest: .venv/.dev ## The tests alone; ARGS="-k name" picks some
 
 test-chaos: .venv/.dev ## Kill, stop and cut off servers and databases under load: takes minutes, needs haproxy; ARGS as for pytest
 	@$(RUN)/pytest tests/chaos $(ARGS)
+
+fuzz: .venv/.dev ## Ask every method with many more evil and damaged requests than the tests do, others each time: takes an hour
+	@$(RUN)/pytest -n $(TEST_WORKERS) tests/hostile --hypothesis-profile long --timeout 0 $(ARGS)
 
 check: .venv/.dev checkgenerate ## Format, lint, types, import rules, protos
 	@$(RUN)/ruff format --check --quiet .

@@ -206,6 +206,16 @@ OTHERS: list[tuple[str, Method, Any, str, str, list[str]]] = [
     ("list: negative size", LIST, S.ListSessionsRequest(page_size=-1), BAD, INPUT, ["page_size"]),
     ("list: large size", LIST, S.ListSessionsRequest(page_size=201), BAD, INPUT, ["page_size"]),
     ("list: garbage token", LIST, S.ListSessionsRequest(page_token="?"), BAD, TOKEN, ["page_token"]),
+    ("list: no name", LIST, S.ListSessionsRequest(agent_name="x" * 129), BAD, INPUT, ["agent_name"]),
+    ("list runs: no name", LIST_RUNS, R.ListRunsRequest(agent_name="a b"), BAD, INPUT, ["agent_name"]),
+    (
+        "usage: no name",
+        USAGE,
+        usage_service_pb2.QueryUsageRequest(agent_name="\U0001f600" * 100),
+        BAD,
+        INPUT,
+        ["agent_name"],
+    ),
     (
         "list: size and token",
         LIST,

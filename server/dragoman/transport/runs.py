@@ -198,6 +198,7 @@ class RunServicer(RunServiceServicer):
         owner = current_owner()
         checks = Checks()
         session_id = checks.optional_id("session_id", request.session_id)
+        agent_name = checks.agent_filter("agent_name", request.agent_name)
         checks.known("status", request.status, tuple(convert.STATUS_FILTER))
         pager = Pager(request, owner, TIME_KEY, checks)
         checks.done()
@@ -207,7 +208,7 @@ class RunServicer(RunServiceServicer):
             owner,
             pager.page(),
             session_id=session_id,
-            agent_name=request.agent_name,
+            agent_name=agent_name,
             status=convert.STATUS_FILTER[request.status],
         )
         runs, token = pager.cut(rows, convert.run, lambda row: (row.create_time, row.id))

@@ -122,9 +122,10 @@ class SessionServicer(SessionServiceServicer):
         """Sessions, the last updated first."""
         owner = current_owner()
         checks = Checks()
+        agent_name = checks.agent_filter("agent_name", request.agent_name)
         pager = Pager(request, owner, TIME_KEY, checks)
         checks.done()
-        rows = await self._store.list_sessions(owner, request.agent_name, pager.page())
+        rows = await self._store.list_sessions(owner, agent_name, pager.page())
         sessions, token = pager.cut(rows, convert.session, lambda row: (row.update_time, row.id))
         return pb.ListSessionsResponse(sessions=sessions, next_page_token=token)
 

@@ -81,7 +81,7 @@ def _query(request: pb.QueryUsageRequest, checks: Checks) -> UsageQuery:
         group_by=tuple(group_by),
         start_time=start,
         end_time=end,
-        agent_name=request.agent_name,
+        agent_name=checks.agent_filter("agent_name", request.agent_name),
         session_id=checks.optional_id("session_id", request.session_id),
         time_zone=time_zone,
     )

@@ -27,6 +27,7 @@ MAX_LABEL_KEY = 64
 MAX_LABEL_VALUE = 512
 
 _NO_ID = UUID(int=0)
+_AGENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MIN_SECONDS = -62_135_596_800  # 0001-01-01T00:00:00Z
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -92,6 +93,14 @@ class Checks:
             self.add(field, f"must have at most {limit} characters, has {len(text)}")
         if _CONTROL.search(text):
             self.add(field, "must not contain control characters")
+        return text
+
+    def agent_filter(self, field: str, text: str) -> str:
+        """The name of an agent, served here or not any more; empty for all. What no agent can be called is refused before the
+        database, whose columns have a length, is asked for it."""
+        if text and not _AGENT_NAME.fullmatch(text):
+            self.add(field, "must be a name: 1 to 128 letters, digits, '-', '_' or '.'; or empty")
+            return ""
         return text
 
     def labels(self, field: str, labels: Mapping[str, str]) -> dict[str, str]:
