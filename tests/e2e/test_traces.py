@@ -10,9 +10,12 @@ from typing import Any
 
 import grpc
 import pytest
+from agno.agent import Agent
 from agno.team import TeamMode
+from agno.tools import tool
 from support.e2e import MODEL_ID, ClaudeAgent, Stubs, claude, kinds, stubs
 from support.following import Follower, attach, deltas, run_id_of
+from support.pauses import yes
 from support.teams import Cast, delegation, look
 from support.telemetry import Collector, Span, collecting, settled, watched
 
@@ -136,6 +139,41 @@ async def test_a_failed_run(tmp_path: Path) -> None:
     # A caller's mistake is no error of the server's.
     assert (refused.failed, refused.attributes["error.type"]) == (False, "AGENT_NOT_FOUND")
     assert refused.attributes["rpc.response.status_code"] == "NOT_FOUND"
+
+
+@tool(requires_confirmation=True)
+def pay(amount: int) -> str:
+    """Pays."""
+    return f"paid {amount}"
+
+
+async def test_a_run_that_goes_on_after_a_pause(tmp_path: Path) -> None:
+    """It is a span of the call that continues it; the run's id and what was counted hold the two together."""
+    async with collecting() as (collector, endpoint), FakeAnthropic() as fake:
+        fake.script(Turn([ToolUse("t1", "pay", {"amount": 3})]), Turn("Paid."))
+        agent = Agent(name="cashier", model=claude(fake), tools=[pay], telemetry=False)
+        async with traced(tmp_path, endpoint, agent) as (server, client):
+            first = await run(client, "cashier", "pay", "")
+            run_id = first[0].run_started.run_id
+            (wanted,) = first[-1].run_paused.requirements
+            request = run_service_pb2.ContinueRunRequest(run_id=run_id, resolutions=[yes(wanted)])
+            metadata = (("traceparent", TRACEPARENT),)
+            rest = [event async for event in client.runs.ContinueRun(request, metadata=metadata)]
+            figures = await settled(server)
+    assert kinds(rest)[-1] == "run_completed"
+    before, after = collector.named("invoke_agent cashier")
+    assert before.attributes["dragoman.outcome"] == "paused"
+    assert after.attributes["dragoman.outcome"] == "completed"
+    assert before.attributes["dragoman.run.id"] == after.attributes["dragoman.run.id"] == run_id
+    assert (after.trace_id, after.parent) == (TRACE, CALLER)
+    assert before.trace_id != TRACE
+    assert len(below(collector, before, "chat ")) == len(below(collector, after, "chat ")) == 1
+    assert figures("runs_started_total", how="new") == figures("runs_started_total", how="continued") == 1
+    assert (
+        figures("runs_ended_total", outcome="paused") == figures("runs_ended_total", outcome="completed") == 1
+    )
+    assert figures("model_calls_total") == 2
+    assert figures("runs_active") == 0
 
 
 async def test_a_cancelled_run_outlives_its_call_and_others_link_to_it(tmp_path: Path) -> None:
