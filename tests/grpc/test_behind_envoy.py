@@ -162,6 +162,12 @@ def test_time_outs_let_streams_last(tmp_path: Path) -> None:
     (cluster,) = config["static_resources"]["clusters"]
     (limits,) = cluster["circuit_breakers"]["thresholds"]
     assert limits["max_requests"] > settings.max_runs + settings.max_streams
+    protocol = cluster["typed_extension_protocol_options"][
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    ]
+    streams = protocol["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"]
+    assert streams <= settings.max_calls_per_connection
+    assert settings.max_connection_age_grace == 0
     # Who drains is seen before he refuses.
     (check,) = _written()["static_resources"]["clusters"][0]["health_checks"]
     assert seconds(check["interval"]) * check["unhealthy_threshold"] + 1 <= settings.drain_delay

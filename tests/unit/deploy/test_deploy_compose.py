@@ -75,6 +75,11 @@ def test_the_server_is_configured_as_it_is_reached() -> None:
     parse(arguments)
     assert seconds(SERVICES["dragoman"]["stop_grace_period"]) > time_to_stop(settings)
     scrape = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])
+    assert [f"/etc/prometheus/{name}" for name in scrape["rule_files"]] == [
+        each["target"] for each in SERVICES["prometheus"]["configs"] if each["source"] == "alerts"
+    ]
+    # As the alerts call it.
+    assert scrape["scrape_configs"][0]["job_name"] == "dragoman"
     assert scrape["scrape_configs"][0]["static_configs"] == [
         {"targets": [f"dragoman:{settings.metrics_port}"]}
     ]

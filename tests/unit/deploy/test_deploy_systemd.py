@@ -38,10 +38,12 @@ def test_it_may_do_little() -> None:
     assert done.returncode == 0, done.stdout[-300:]
 
 
-def test_it_gives_the_server_time_to_drain() -> None:
+def test_it_gives_the_server_files_and_time_to_drain() -> None:
     settings = settings_of((DEPLOY / "dragoman.toml").read_text())
     (seconds,) = values("TimeoutStopSec")
     assert float(seconds) > time_to_stop(settings)
+    (files,) = values("LimitNOFILE")
+    assert int(files) > settings.max_connections
     # SIGTERM is for the supervisor alone, which tells its workers.
     assert values("KillMode") == ["mixed"]
 
