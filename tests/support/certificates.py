@@ -35,9 +35,9 @@ class Authority:
         self.certificate = self._ca.cert_pem.bytes()
         self._chain = b""
 
-    def server(self) -> Pem:
+    def server(self, not_before: datetime | None = None, not_after: datetime | None = None) -> Pem:
         """Of a server on this machine."""
-        made = self._ca.issue_cert("localhost", "127.0.0.1")
+        made = self._ca.issue_cert("localhost", "127.0.0.1", not_before=not_before, not_after=not_after)
         return Pem(b"".join(each.bytes() for each in made.cert_chain_pems), made.private_key_pem.bytes())
 
     def intermediate(self) -> "Authority":

@@ -9,6 +9,7 @@ from dragoman.cli import (
     budget,
     chat,
     demo,
+    doctor,
     health,
     keys,
     media,
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("serve-worker", hidden=True)(serve.serve_worker)
 app.command("migrate")(migrate.migrate)
+app.command("doctor")(doctor.doctor)
 app.command("health")(health.health)
 app.add_typer(keys.app, name="keys")
 app.add_typer(agents.app, name="agents")
@@ -67,6 +69,7 @@ def root(
     \b
     dragoman agents check                       are my agents fit to be served?
     dragoman serve --agents shop.agents:agents  serve them
+    dragoman doctor                             could a server do its work here?
     dragoman chat shop                          talk to one, from another terminal
     dragoman usage --by day,agent               what has it cost?
     dragoman prices check                       has every model of mine a price?

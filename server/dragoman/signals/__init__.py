@@ -5,6 +5,6 @@ RedisSignals    through a Redis that is there for that, and may go away at any t
 """
 
 from dragoman.signals.none import NoSignals
-from dragoman.signals.redis import RedisSignals
+from dragoman.signals.redis import RedisSignals, answers
 
-__all__ = ["NoSignals", "RedisSignals"]
+__all__ = ["NoSignals", "RedisSignals", "answers"]

@@ -35,6 +35,17 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ID = 16
 
 
+async def answers(url: str) -> bool:
+    """Whether there is a Redis at `url`. Raises ValueError for a URL that is not Redis's."""
+    redis = Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+    try:
+        return bool(await redis.ping())
+    except (RedisError, OSError):
+        return False
+    finally:
+        await redis.aclose()
+
+
 class RedisSignals:
     """Satisfies `engine.ports.Signals`. `open` starts it, `close` ends it.
 

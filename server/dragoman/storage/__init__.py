@@ -7,12 +7,14 @@
     rows.py       records as rows;  codec.py  large values;  types.py  column types;  tables.py  the tables
     database.py   threads, bounded queues, repetition;  engines.py  set-up per database;  failures.py  what errors mean
     clock.py      the database's own time
+    examine.py    what a database is like
     migrate.py    the schema's state and upgrade;  migrations/  the Alembic revisions
 
 Nobody else imports SQLAlchemy or Alembic.
 """
 
 from dragoman.storage.engines import is_private, shared
+from dragoman.storage.examine import Examined, examine
 from dragoman.storage.migrate import (
     DatabaseUnusable,
     SchemaOutdated,
@@ -28,12 +30,14 @@ __all__ = [
     "Change",
     "Chosen",
     "DatabaseUnusable",
+    "Examined",
     "LedgerRow",
     "Replaced",
     "SchemaOutdated",
     "SchemaState",
     "SqlStore",
     "Stretch",
+    "examine",
     "generate_migration",
     "is_private",
     "migrate",

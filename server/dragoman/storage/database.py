@@ -21,11 +21,12 @@ from typing import TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import DBAPIError
 
 from dragoman.errors import StorageUnavailable
 from dragoman.observing import UNOBSERVED, Observer, TransactionWatch
 from dragoman.storage import engines
-from dragoman.storage.failures import Failure, classify
+from dragoman.storage.failures import Failure, classify, is_away
 
 T = TypeVar("T")
 
@@ -56,8 +57,14 @@ class Lane:
 
     def transact(self, work: Work[T]) -> T:
         """The result of `work` in a transaction of its own. Blocks: only for the lane's threads."""
-        with self.engine.begin() as connection:
-            return work(connection)
+        with self.engine.connect() as connection:
+            try:
+                with connection.begin():
+                    return work(connection)
+            except DBAPIError as error:
+                if is_away(error):
+                    connection.invalidate()
+                raise
 
     async def close(self) -> None:
         """Waits for what runs, closes the connections, ends the threads."""

@@ -7,7 +7,9 @@ MySQL, MariaDB: one small pool, READ COMMITTED, and time-outs everywhere: withou
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -93,6 +95,14 @@ def is_memory(url: URL) -> bool:
     return is_sqlite(url) and url.database in (None, "", ":memory:")
 
 
+def file_of(url: URL) -> Path | None:
+    """Where SQLite keeps it; None for one in memory, and for other databases."""
+    if not is_sqlite(url) or is_memory(url):
+        return None
+    name = str(url.database)
+    return Path(unquote(urlsplit(name).path)) if name.startswith("file:") else Path(name)
+
+
 def is_private(url: str) -> bool:
     """Whether the database at the URL is one process's own. Raises ValueError as `parse`."""
     return is_memory(parse(url))
@@ -173,6 +183,13 @@ def for_migration(url: URL) -> Engine:
     return sa.create_engine(
         _with_booleans(url), connect_args=mysql_arguments(url), poolclass=NullPool, hide_parameters=True
     )
+
+
+def for_examination(url: URL) -> Engine:
+    """One connection as those of the service, which leaves the mode of a SQLite file as it is."""
+    if is_sqlite(url):
+        return _sqlite(url, "dragoman_writing", [], {"poolclass": NullPool}, CONNECT_TIMEOUT)
+    return mysql(url, 1)
 
 
 def _sqlite(url: URL, driver: str, pragmas: list[str], pool: dict[str, Any], timeout: float) -> Engine:

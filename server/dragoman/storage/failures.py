@@ -15,7 +15,13 @@ RETRYABLE = frozenset(
         1020,  # the row changed since it was read
         1040,  # too many connections
         1205,  # waited too long for a lock
-        1213,  # deadlock: this transaction was the victim
+        1213,  # deadlock: this transaction was the victim, or Galera did not certify it
+        3101,  # MySQL's group replication has rolled it back
+        8002,  # TiDB: the rows changed meanwhile
+        8005,
+        8022,
+        8028,  # TiDB: the schema changed meanwhile
+        9007,
     }
 )
 LOST = frozenset(
@@ -37,6 +43,19 @@ LOST = frozenset(
     }
 )
 """Codes after which the connection is gone and a commit may or may not have happened."""
+
+AWAY = frozenset(
+    {
+        1047,  # Galera: the node is not part of the cluster now
+        1290,  # it only reads: it was the primary once
+        1836,
+        9001,  # TiDB: its store does not answer
+        9002,
+        9003,
+        9005,
+    }
+)
+"""Codes of a server that lives but cannot do it now, while another one behind the same address may."""
 
 _DETAIL = 300
 _SQLITE_DEFECTS = frozenset(
@@ -78,12 +97,17 @@ def classify(error: Exception) -> Failure | None:
     if code in RETRYABLE:
         return Failure(str(code), retry=True, detail=detail)
     # PyMySQL raises InterfaceError (0, "") on a connection that is closed.
-    if error.connection_invalidated or code in LOST or isinstance(error, exc.InterfaceError):
+    if error.connection_invalidated or code in LOST | AWAY or isinstance(error, exc.InterfaceError):
         return Failure(str(code), retry=True, lost=True, detail=detail)
     if isinstance(error, exc.OperationalError | exc.InternalError):
         # No access, no such database, read-only, disk full, ...
         return Failure(str(code), retry=False, detail=detail)
     return None
+
+
+def is_away(error: exc.DBAPIError) -> bool:
+    """Whether the connection leads to a server that is of no use now; a new one may lead to another."""
+    return error.orig is not None and bool(error.orig.args) and error.orig.args[0] in AWAY
 
 
 def _sqlite(error: sqlite3.Error) -> Failure | None:

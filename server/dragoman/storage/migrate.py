@@ -154,7 +154,8 @@ def migrate_engine(engine: Engine) -> list[str]:
 
 def state_of(url: URL) -> SchemaState:
     """`schema_state` for a parsed URL."""
-    if engines.is_sqlite(url) and not engines.is_memory(url) and not Path(str(url.database)).exists():
+    file = engines.file_of(url)
+    if file is not None and not file.exists():
         return SchemaState(
             None, _scripts().get_current_head() or "", up_to_date=False
         )  # not to make the file

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support import make
+from support.mariadb import MariaDBServer
 
 from dragoman.engine.ports import Page
 from dragoman.errors import SessionNotFound, StorageUnavailable
@@ -173,3 +174,23 @@ async def test_a_lane_runs_jobs_in_their_order_and_bounds_what_waits() -> None:
     await asyncio.gather(*jobs)
     assert ran == list(range(3 * QUEUE))
     await lane.close()
+
+
+@pytest.mark.mariadb
+async def test_a_server_that_only_reads_now_is_left_for_another(mariadb: MariaDBServer) -> None:
+    """As after the primary has changed: connections to the old one are of no more use, whatever is asked."""
+    with mariadb.migrated_database() as url:
+        store = open_store(url, connections=1)
+        await store.open()
+        connections: list[int] = []
+
+        def work(connection: sa.Connection) -> str:
+            connections.append(connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar_one())
+            if len(connections) == 1:
+                connection.exec_driver_sql("SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290")
+            return "written"
+
+        assert await store._database.write(work) == "written"
+        await store.close()
+    first, second = connections
+    assert first != second

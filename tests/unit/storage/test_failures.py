@@ -24,15 +24,17 @@ def sqlite_error(code: int, kind: type[sqlite3.Error] = sqlite3.OperationalError
 @pytest.mark.parametrize(
     ("error", "retry", "lost"),
     [
-        *((mysql_error(exc.OperationalError, code), True, False) for code in (1020, 1040, 1205, 1213)),
+        *(
+            (mysql_error(exc.OperationalError, code), True, False)
+            for code in (1020, 1040, 1205, 1213, 8002, 9007)
+        ),
         *(
             (mysql_error(exc.OperationalError, code), True, True)
-            for code in (1053, 1927, 2003, 2006, 2013, 4031)
+            for code in (1047, 1053, 1290, 1836, 1927, 2003, 2006, 2013, 4031, 9005)
         ),
         (mysql_error(exc.InternalError, 9999, invalidated=True), True, True),
         (mysql_error(exc.InterfaceError, 0), True, True),
         (mysql_error(exc.OperationalError, 1045), False, False),  # access denied
-        (mysql_error(exc.OperationalError, 1290), False, False),  # read-only
         (sqlite_error(sqlite3.SQLITE_BUSY), True, False),
         (sqlite_error(sqlite3.SQLITE_BUSY_SNAPSHOT), True, False),
         (sqlite_error(sqlite3.SQLITE_LOCKED), True, False),
