@@ -109,7 +109,7 @@ def _environment() -> str:
         |---|---|
         | `DRAGOMAN_CONFIG` | The TOML file. One that is named must exist. |
         | `{SECRETS_VARIABLE}` | The folder with files of secrets. |
-        | `DRAGOMAN_SERVER` | Which server commands that are clients call; `DRAGOMAN_API_KEY` and `DRAGOMAN_USER` say who they are, `DRAGOMAN_SERVER_CA`, `DRAGOMAN_CLIENT_CERT` and `DRAGOMAN_CLIENT_KEY` how they connect ([access.md](access.md)). |
+        | `DRAGOMAN_SERVER` | Which server commands that are clients call; `DRAGOMAN_API_KEY`, `DRAGOMAN_TOKEN` and `DRAGOMAN_USER` say who they are, `DRAGOMAN_SERVER_CA`, `DRAGOMAN_CLIENT_CERT` and `DRAGOMAN_CLIENT_KEY` how they connect ([access.md](access.md)). |
         | `ANTHROPIC_API_KEY` | Read by the models themselves, and never by the server. |
         """)
 

@@ -32,17 +32,18 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 def connect(server: str) -> "Dragoman":
     """A client of `server`, to be opened with `async with`. gRPC is imported only now.
 
-    Its API key and user are those of DRAGOMAN_API_KEY and DRAGOMAN_USER; with DRAGOMAN_SERVER_CA it speaks TLS. A person
+    Its API key, token and user are those of DRAGOMAN_API_KEY, DRAGOMAN_TOKEN and DRAGOMAN_USER; with DRAGOMAN_SERVER_CA it speaks TLS. A person
     waits: that no server answers is told soon, but a run that was begun is followed patiently.
     """
     from dragoman.client import Dragoman, RetryPolicy, Tls
     from dragoman.config import client_credentials, client_tls
 
-    api_key, user = client_credentials()
+    api_key, token, user = client_credentials()
     files = client_tls()
     return Dragoman(
         server,
         api_key=api_key,
+        token=token,
         user=user,
         tls=Tls.from_files(*files) if any(files) else None,
         retry=RetryPolicy(start_patience=PATIENCE, call_patience=PATIENCE),

@@ -23,6 +23,7 @@ from dragoman.config.sources import (
     PREFIX,
     SECRETS_VARIABLE,
     SERVER_VARIABLE,
+    TOKEN_VARIABLE,
     USER_VARIABLE,
     ConfigError,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "PREFIX",
     "SECRETS_VARIABLE",
     "SERVER_VARIABLE",
+    "TOKEN_VARIABLE",
     "USER_VARIABLE",
     "BudgetSettings",
     "CertificateGrant",

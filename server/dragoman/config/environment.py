@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from dragoman import zones
-from dragoman.config.sources import API_KEY_VARIABLE, CLIENT_TLS_VARIABLES, USER_VARIABLE
+from dragoman.config.sources import API_KEY_VARIABLE, CLIENT_TLS_VARIABLES, TOKEN_VARIABLE, USER_VARIABLE
 
 
 def local_time_zone() -> str:
@@ -24,9 +24,12 @@ def has_model_key() -> bool:
     return bool(os.environ.get("ANTHROPIC_API_KEY"))
 
 
-def client_credentials() -> tuple[str, str]:
-    """The API key, and the user for whom to act, of commands that are clients; empty when there is none."""
-    return os.environ.get(API_KEY_VARIABLE, ""), os.environ.get(USER_VARIABLE, "")
+def client_credentials() -> tuple[str, str, str]:
+    """The API key, the token, and the user for whom to act, of commands that are clients; empty when there is none."""
+    key, token, user = (
+        os.environ.get(name, "") for name in (API_KEY_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE)
+    )
+    return key, token, user
 
 
 def client_tls() -> tuple[str | None, str | None, str | None]:

@@ -33,6 +33,7 @@ def test_public_names() -> None:
         "SessionConflict",
         "StreamLost",
         "Tls",
+        "TokenSource",
         "Unavailable",
         "UsageDimension",
         "Violation",

@@ -32,6 +32,7 @@ from dragoman.client._errors import (
     from_status,
 )
 from dragoman.client._events import EventKind, RunResult, kind, result_of
+from dragoman.client._identity import TokenSource
 from dragoman.client._media import image, linked_media, media, stored_media
 from dragoman.client._requests import (
     DisconnectPolicy,
@@ -65,6 +66,7 @@ __all__ = [
     "SessionConflict",
     "StreamLost",
     "Tls",
+    "TokenSource",
     "Unavailable",
     "UsageDimension",
     "Violation",

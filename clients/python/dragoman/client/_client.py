@@ -9,7 +9,8 @@ from typing import Final, Self, TypeAlias
 from grpc_health.v1 import health_pb2
 
 from dragoman.client._channel import Tls
-from dragoman.client._link import Link, credentials
+from dragoman.client._identity import Identity, TokenSource
+from dragoman.client._link import Link
 from dragoman.client._media import read_media
 from dragoman.client._pages import rows
 from dragoman.client._requests import (
@@ -53,8 +54,10 @@ class Dragoman:
     """A client of one server. Use it with `async with`, within one event loop, for many calls at the same time.
 
     `target` is `host:port`, or a list of servers on one database, `ipv4:host:port,host:port`, of which another is tried
-    when one fails. Without `tls` the channel is plaintext. `api_key`: by which this service proves who it is; `user`: the one for whom it
-    acts, where its key allows that. `timeout`: seconds for each call but runs (None: no limit); a run takes as
+    when one fails. Without `tls` the channel is plaintext. `api_key` or `token`: by which this service proves who it is; `user`: the one
+    for whom it acts, where that proof allows it. A token may be a callable, asynchronous or not, that gives one which is good now: it is
+    asked before each call and keeps what it gave while that is good; what it raises, the call raises. A run whose token runs out
+    is followed on by the next. `timeout`: seconds for each call but runs (None: no limit); a run takes as
     long as it takes unless its own call says otherwise. `retry`: how patiently broken calls are made again and broken
     runs followed on (None: not at all).
 
@@ -66,13 +69,14 @@ class Dragoman:
         target: str = "127.0.0.1:50051",
         *,
         api_key: str = "",
+        token: TokenSource = "",
         user: str = "",
         tls: Tls | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy | None = DEFAULT_RETRY,
     ) -> None:
         self._target = target
-        self._credentials = credentials(api_key, user)
+        self._identity = Identity(api_key, user, token)
         self._tls = tls
         self._timeout = timeout
         self._retry = retry
@@ -81,7 +85,7 @@ class Dragoman:
     async def __aenter__(self) -> Self:
         if self._open is not None:
             raise RuntimeError("the client is open already")
-        self._open = Link(self._target, self._timeout, self._retry, self._credentials, self._tls)
+        self._open = Link(self._target, self._timeout, self._retry, self._identity, self._tls)
         return self
 
     async def __aexit__(

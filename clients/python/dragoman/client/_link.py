@@ -13,6 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from dragoman.client._channel import Tls, open_channel
 from dragoman.client._errors import DragomanError, from_rpc
+from dragoman.client._identity import Identity, Metadata, Proof
 from dragoman.client._retry import Attempts, RetryPolicy, is_break, is_over_limit
 from dragoman.v1.agent_service_pb2_grpc import AgentServiceStub
 from dragoman.v1.run_service_pb2_grpc import RunServiceStub
@@ -21,14 +22,6 @@ from dragoman.v1.usage_service_pb2_grpc import UsageServiceStub
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-
-
-Metadata: TypeAlias = tuple[tuple[str, str], ...]
-
-
-def credentials(api_key: str, user: str) -> Metadata:
-    """What tells the server who calls."""
-    return tuple((key, value) for key, value in (("x-api-key", api_key), ("x-user-id", user)) if value)
 
 
 class Stubs:
@@ -50,19 +43,19 @@ Stream: TypeAlias = "Callable[[Stubs], grpc.aio.UnaryStreamMultiCallable[Request
 
 
 class Link:
-    """What an open client has. `timeout`: seconds for each unary call; None: no limit. `metadata`: goes with each call."""
+    """What an open client has. `timeout`: seconds for each unary call; None: no limit."""
 
     def __init__(
         self,
         target: str,
         timeout: float | None,
         retry: RetryPolicy | None,
-        metadata: Metadata = (),
+        identity: Identity | None = None,
         tls: Tls | None = None,
     ) -> None:
         self._target = target
         self._timeout = timeout
-        self._metadata = metadata
+        self._identity = identity or Identity()
         self._tls = tls
         self.retry = retry
         self._turn = 0
@@ -90,30 +83,42 @@ class Link:
         """Makes one call, again for `patience` seconds while it breaks, all within `timeout`. Raises DragomanError."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
-        attempts = Attempts(self.retry, patience, deadline)
+        attempts, proof = Attempts(self.retry, patience, deadline), self.proof()
         while True:
+            metadata = await proof.metadata(deadline)
             stubs = self.current
             stubs.calls += 1
             left = None if deadline is None else max(deadline - loop.time(), 0.0)
             try:
-                return await method(stubs)(request, timeout=left, metadata=self._metadata)
+                return await method(stubs)(request, timeout=left, metadata=metadata)
             except grpc.aio.AioRpcError as failure:
-                error, cause = from_rpc(failure), failure
+                error = from_rpc(failure)
+                error.__cause__ = failure
             finally:
                 self._leave(stubs)
+            if proof.renewable(error):
+                continue
             if is_break(error):
                 self.renew(stubs)
             elif not is_over_limit(error):
-                raise error from cause
+                raise error
             if not await attempts.again(error):
-                raise error from cause
+                raise error
+
+    def proof(self) -> Proof:
+        """By what a call, or a stream, is made, as often as it takes."""
+        return Proof(self._identity, again=self.retry is not None)
 
     def follow(
-        self, method: "Stream[Request, Response]", request: Request, timeout: float | None
+        self,
+        method: "Stream[Request, Response]",
+        request: Request,
+        timeout: float | None,
+        metadata: Metadata,
     ) -> "tuple[Stubs, grpc.aio.UnaryStreamCall[Request, Response]]":
         """Opens a stream; also returns the connection that it is on."""
         stubs = self.current
-        call = method(stubs)(request, timeout=timeout, metadata=self._metadata)
+        call = method(stubs)(request, timeout=timeout, metadata=metadata)
         stubs.calls += 1
         call.add_done_callback(lambda _: self._leave(stubs))
         return stubs, call
@@ -131,6 +136,7 @@ class Link:
     async def close(self) -> None:
         """Ends all calls and closes all connections."""
         self.current.retired = True  # no fresh one takes its place
+        await self._identity.close()
         retired, self._retired = self._retired, set()
         for stubs in (self.current, *retired):
             await stubs.channel.close()

@@ -57,24 +57,29 @@ def linked_media(uri: str, *, mime_type: str = "", name: str = "") -> message_pb
 async def read_media(link: Link, media_id: str, offset: int) -> AsyncIterator[bytes]:
     """The pieces of a medium; see `Dragoman.get_media`."""
     patience = 0.0 if link.retry is None else link.retry.call_patience
-    attempts = Attempts(link.retry, patience, None)
+    attempts, proof = Attempts(link.retry, patience, None), link.proof()
     while True:
+        metadata = await proof.metadata(None)
         request = session_service_pb2.GetMediaRequest(media_id=media_id, offset=offset)
-        stubs, call = link.follow(lambda stubs: stubs.sessions.GetMedia, request, None)
+        stubs, call = link.follow(lambda stubs: stubs.sessions.GetMedia, request, None, metadata)
         try:
             async for response in call:
+                proof.accepted()
                 if response.HasField("data"):
                     offset += len(response.data)
                     attempts.progress(patience)
                     yield response.data
         except grpc.aio.AioRpcError as failure:
-            error, cause = from_rpc(failure), failure
+            error = from_rpc(failure)
+            error.__cause__ = failure
         else:
             return
         finally:
             call.cancel()
+        if proof.renewable(error):
+            continue
         if not (is_break(error) or is_over_limit(error)):
-            raise error from cause
+            raise error
         link.renew(stubs)
         if not await attempts.again(error):
-            raise error from cause
+            raise error

@@ -3,7 +3,8 @@
 The call is made when the stream is entered or first read. When it breaks (a server was killed or is stopping, a
 connection was cut) the stream goes on by itself: once an event has come, by attaching to the run after that event;
 before, by making the same request again, which its request id makes harmless. What comes twice is dropped.
-`RetryPolicy` says how long that is tried; then StreamLost tells where the run can be taken up.
+`RetryPolicy` says how long that is tried; then StreamLost tells where the run can be taken up. A stream that ends because
+its token has run out goes on by a fresh one, where the client was given a callable.
 
 The call is cancelled as soon as the caller leaves: at the end of `async with`, or, for a plain
 `async for event in client.run(...)`, when the loop is left and the stream is no longer referred to. Leaving does not
@@ -19,6 +20,7 @@ import grpc
 
 from dragoman.client._errors import DragomanError, from_outcome, from_rpc, lost
 from dragoman.client._events import RunResult, outcome_of, result_of
+from dragoman.client._identity import Metadata
 from dragoman.client._link import Link, Stream, Stubs, stream_ended
 from dragoman.client._retry import Attempts, is_break, is_over_limit
 from dragoman.v1 import event_pb2, run_service_pb2
@@ -43,6 +45,7 @@ class RunStream:
         self._timeout = timeout
         self._deadline: float | None = None
         self._attempts: Attempts | None = None
+        self._proof = link.proof()
         self._stubs: Stubs | None = None
         self._call: _Call | None = None
         self._closed = False
@@ -110,7 +113,7 @@ class RunStream:
             self._call.cancel()
 
     async def __aenter__(self) -> Self:
-        self._begin()
+        await self._begin()
         return self
 
     async def __aexit__(
@@ -123,8 +126,8 @@ class RunStream:
 
     async def __anext__(self) -> event_pb2.RunEvent:
         try:
-            while not self._closed:
-                event, error = await self._read()
+            while (call := await self._begin()) is not None and not self._closed:
+                event, error = await self._read(call)
                 if event is None:
                     await self._mend(error)
                 elif self._is_new(event):
@@ -135,28 +138,36 @@ class RunStream:
             raise
         raise StopAsyncIteration
 
-    async def _read(self) -> tuple[event_pb2.RunEvent | None, DragomanError | None]:
+    async def _read(self, call: _Call) -> tuple[event_pb2.RunEvent | None, DragomanError | None]:
         """The next event; else the error by which the call ended; neither when it ended well."""
         try:
-            event = await self._begin().read()
+            event = await call.read()
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
             error.__cause__ = failure
             return None, error
-        return (event, None) if isinstance(event, event_pb2.RunEvent) else (None, None)  # grpc.aio.EOF
+        if not isinstance(event, event_pb2.RunEvent):  # grpc.aio.EOF
+            return None, None
+        self._proof.accepted()
+        return event, None
 
-    def _begin(self) -> _Call:
-        if self._call is not None:
+    async def _begin(self) -> "_Call | None":
+        """The call, made if there is none; None when the stream was closed before it could be."""
+        if self._call is not None or self._closed:
             return self._call
-        now = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
         if self._attempts is None:
             retry = self._link.retry
-            self._deadline = None if self._timeout is None else now + self._timeout
+            self._deadline = None if self._timeout is None else clock() + self._timeout
             self._attempts = Attempts(retry, retry.start_patience if retry else 0.0, self._deadline)
-        left = None if self._deadline is None else max(self._deadline - now, 0.0)
-        method, request = self._next_request()
-        self._stubs, self._call = self._link.follow(method, request, left)
+        metadata = await self._proof.metadata(self._deadline)
+        if not self._closed:  # nobody has left meanwhile
+            self._open(metadata, None if self._deadline is None else max(self._deadline - clock(), 0.0))
         return self._call
+
+    def _open(self, metadata: Metadata, timeout: float | None) -> None:
+        method, request = self._next_request()
+        self._stubs, self._call = self._link.follow(method, request, timeout, metadata)
 
     def _next_request(self) -> "tuple[Stream[Any, event_pb2.RunEvent], _Request]":
         """The first request again until an event has come; after that, the run from there on."""
@@ -175,6 +186,9 @@ class RunStream:
         ended = error is None
         if error is None:
             error = stream_ended()
+        if self._proof.renewable(error):
+            self._call = None
+            return
         over_limit = is_over_limit(error)
         if not (over_limit or ended or is_break(error)):
             raise error
