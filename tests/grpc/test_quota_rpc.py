@@ -293,17 +293,20 @@ async def test_metadata_over_the_limit_is_refused_whole_or_in_pieces(limit: int)
 
 
 async def test_further_calls_on_one_connection_wait() -> None:
-    async with serve(max_calls_per_connection=2) as served:
+    async with serve(max_calls_per_connection=2) as served, another_connection(served) as other:
         never_end(served)
         # The client learns of the limit with its first answer.
         await served.agents.ListAgents(LIST)
-        streams = [served.runs.Run(RUN) for _ in range(2)]
-        for stream in streams:
-            await stream.read()
-        waiting = asyncio.ensure_future(served.agents.ListAgents(LIST))
-        streams[0].cancel()
-        assert (await asyncio.wait_for(waiting, PATIENCE)).agents
-        streams[1].cancel()
+        streams = [served.runs.Run(RUN) for _ in range(5)]
+        reads = {asyncio.ensure_future(stream.read()): stream for stream in streams}
+        # Who calls on another connection does not wait.
+        await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+        assert await told(unary_of(other, "/dragoman.v1.AgentService/ListAgents")(b"")) == "OK"
+        assert served.server.gate.streams.total <= 2
+        while reads:
+            done, _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+            for read in done:
+                reads.pop(read).cancel()
 
 
 def another_connection(served: Served) -> grpc.aio.Channel:
