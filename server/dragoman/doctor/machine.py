@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from dragoman.config import Settings
 from dragoman.doctor.findings import Finding, failed, good, warning
 
-FEW_FILES, SOME_FILES = 256, 4096
-"""Open files, of which every connection is one."""
+FEW_FILES, OTHER_FILES = 256, 256
+"""Open files without which there are hardly any connections; and those that are none."""
 
 BASE_MEMORY = 256 * 1024 * 1024
 """Bytes that a process takes before its first run, with room: 160 MiB were measured (bench/README.md)."""
@@ -60,11 +60,14 @@ def limits(settings: Settings) -> Iterator[Finding]:
     """Open files and memory."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     told = f"{files:,} files may be open, each connection is one"
-    mend = f"raise it (ulimit -n, LimitNOFILE=); {most:,} is the most that is allowed here"
+    mend = (
+        f"raise it above max_connections, {settings.max_connections:,} (ulimit -n, LimitNOFILE=), or lower that; "
+        f"{most:,} is the most that is allowed here"
+    )
     unlimited = files == resource.RLIM_INFINITY
     if not unlimited and files < FEW_FILES:
         yield failed(told, mend)
-    elif not unlimited and files < SOME_FILES:
+    elif not unlimited and files < settings.max_connections + OTHER_FILES:
         yield warning(told, mend)
     else:
         yield good("files may be open without a limit" if unlimited else told)
