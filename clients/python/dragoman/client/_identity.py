@@ -5,7 +5,9 @@ it is not asked again: all calls that begin meanwhile take its answer, so that a
 identity provider. It should keep a token for as long as that is good.
 
 A call that is refused as unauthenticated is made again, once, if the callable then gives another token: nothing was done by
-it. So is a stream whose token ran out while it was open; once anything has come by the new token, that may run out as well.
+it. So is a stream whose token ran out while it was open, and again when the next one does. A stream may be silent for as long
+as a token lives, and the server does not say which of both it was: `SILENT` tokens in a row are tried, and whatever comes
+starts the count anew.
 """
 
 import asyncio
@@ -23,6 +25,9 @@ Metadata: TypeAlias = tuple[tuple[str, str], ...]
 TokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 """A bearer token, or what gives one that is good now; empty: none is sent. A callable that is not asynchronous holds up the
 event loop for as long as it takes."""
+
+SILENT: Final = 3
+"""How many fresh tokens in a row may end without anything having come to a stream."""
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]*")
 
@@ -90,9 +95,10 @@ class Identity:
 class Proof:
     """What one call, or one stream that is followed, is made by; and whether it is made again when that is refused."""
 
-    def __init__(self, identity: Identity, *, again: bool) -> None:
+    def __init__(self, identity: Identity, renewals: int) -> None:
         self._identity = identity
-        self._again = again and identity.renews
+        self._renewals = renewals if identity.renews else 0
+        self._renewed = 0
         self._used: Metadata = ()
         self._refused: tuple[Metadata, DragomanError] | None = None
 
@@ -105,11 +111,12 @@ class Proof:
 
     def renewable(self, error: DragomanError) -> bool:
         """Whether a call that ended so is to be made again, with the next metadata."""
-        if error.code is not grpc.StatusCode.UNAUTHENTICATED or not self._again or self._refused is not None:
+        if error.code is not grpc.StatusCode.UNAUTHENTICATED or self._renewed == self._renewals:
             return False
+        self._renewed += 1
         self._refused = (self._used, error)
         return True
 
     def accepted(self) -> None:
         """The server has taken the proof: when it is refused later, it has run out."""
-        self._refused = None
+        self._refused, self._renewed = None, 0

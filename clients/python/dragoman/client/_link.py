@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from dragoman.client._channel import Tls, open_channel
 from dragoman.client._errors import DragomanError, from_rpc
-from dragoman.client._identity import Identity, Metadata, Proof
+from dragoman.client._identity import SILENT, Identity, Metadata, Proof
 from dragoman.client._retry import Attempts, RetryPolicy, is_break, is_over_limit
 from dragoman.v1.agent_service_pb2_grpc import AgentServiceStub
 from dragoman.v1.run_service_pb2_grpc import RunServiceStub
@@ -83,7 +83,7 @@ class Link:
         """Makes one call, again for `patience` seconds while it breaks, all within `timeout`. Raises DragomanError."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
-        attempts, proof = Attempts(self.retry, patience, deadline), self.proof()
+        attempts, proof = Attempts(self.retry, patience, deadline), self.proof(1)
         while True:
             metadata = await proof.metadata(deadline)
             stubs = self.current
@@ -105,9 +105,9 @@ class Link:
             if not await attempts.again(error):
                 raise error
 
-    def proof(self) -> Proof:
-        """By what a call, or a stream, is made, as often as it takes."""
-        return Proof(self._identity, again=self.retry is not None)
+    def proof(self, renewals: int = SILENT) -> Proof:
+        """By what a call, or a stream, is made; with so many fresh tokens in a row, if they are refused."""
+        return Proof(self._identity, renewals if self.retry is not None else 0)
 
     def follow(
         self,
