@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agno.agent import Agent
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.certificates import Authority, Pem
 
 from dragoman.app import StartError
@@ -78,6 +82,78 @@ async def test_callers_are_known_by_their_certificates(authority: Authority, fil
         for other in (None, Authority().client(BILLING)):  # none, or one that somebody else signed
             async with client(server, authority, other, timeout=30) as stranger:
                 assert await reason(stranger.list_agents()) == "UNAVAILABLE"
+
+
+ODD: dict[str, tuple[str, Callable[[Authority], Pem]]] = {
+    "two SPIFFE ids": ("UNAUTHENTICATED", lambda a: a.client(BILLING, "spiffe://mesh.example/other")),
+    "a SPIFFE id and a URI": ("UNAUTHENTICATED", lambda a: a.client(BILLING, "https://mesh.example")),
+    "a path within a star": (
+        "UNAUTHENTICATED",
+        lambda a: a.client("spiffe://mesh.example/ns/x/y/sa/evil/sa/billing"),
+    ),
+    "a DNS name like a URI": (
+        "UNAUTHENTICATED",
+        lambda a: a.client(san=b"\x30\x2a\x82\x28" + BILLING.encode()),
+    ),
+    "no names": ("UNAUTHENTICATED", lambda a: a.client()),
+    "empty names": ("UNAUTHENTICATED", lambda a: a.client(san=b"\x30\x00")),
+    "a wildcard": ("UNAUTHENTICATED", lambda a: a.client("*.mesh.example")),
+    "with other DNS names": ("OK", lambda a: a.client("a.example", "reader.mesh.example", "b.example")),
+    "of an intermediate": ("OK", lambda a: a.intermediate().client(BILLING)),
+    "of an intermediate that is not sent": (
+        "UNAVAILABLE",
+        lambda a: a.intermediate().client(BILLING, chained=False),
+    ),
+    "for clients": ("OK", lambda a: a.client(BILLING, usage=ExtendedKeyUsageOID.CLIENT_AUTH)),
+    "for servers": ("UNAVAILABLE", lambda a: a.client(BILLING, usage=ExtendedKeyUsageOID.SERVER_AUTH)),
+    "not yet": ("UNAVAILABLE", lambda a: a.client(BILLING, begin=timedelta(hours=1), end=timedelta(hours=2))),
+    "no more": (
+        "UNAVAILABLE",
+        lambda a: a.client(BILLING, begin=timedelta(hours=-2), end=timedelta(hours=-1)),
+    ),
+    "of another authority": ("UNAVAILABLE", lambda a: Authority().client(BILLING)),
+    "of another intermediate": ("UNAVAILABLE", lambda a: Authority().intermediate().client(BILLING)),
+}
+
+
+async def test_odd_certificates_open_nothing(authority: Authority, files: dict[str, Path]) -> None:
+    told = {}
+    async with serving(AGENT, **files, auth=("certificates",), certificates=GRANTS) as server:
+        for name, (_, make) in ODD.items():
+            async with client(server, authority, make(authority), timeout=60) as caller:
+                told[name] = await reason(caller.list_agents())
+    assert told == {name: expected for name, (expected, _) in ODD.items()}
+
+
+async def test_calls_and_streams_end_with_their_certificate(
+    authority: Authority, files: dict[str, Path]
+) -> None:
+    """TLS looks at the time when a connection is made alone. The run goes on, for whoever comes with a new certificate."""
+    release, seconds = asyncio.Event(), 2
+
+    async def wait() -> str:
+        """Waits."""
+        await release.wait()
+        return "done"
+
+    agent = Agent(name="waiter", model=OfflineModel(delay=0), tools=[wait])
+    settings: dict[str, Any] = {**files, "auth": ("certificates",), "certificates": GRANTS}
+    async with serving(agent, **settings) as server, AsyncExitStack() as stack:
+        run = None
+        while run is None:  # a busy machine takes longer than such a certificate holds
+            short = authority.client(BILLING, end=timedelta(seconds=seconds))
+            caller = await stack.enter_async_context(client(server, authority, short))
+            begun, seconds = caller.run("waiter", "wait"), seconds * 2
+            with suppress(DragomanError):
+                await anext(aiter(begun))
+                run = begun
+        with pytest.raises(DragomanError) as ended:
+            await run.text()
+        assert ended.value.reason == "UNAUTHENTICATED"
+        assert await reason(caller.list_agents()) in ("UNAUTHENTICATED", "UNAVAILABLE")
+        release.set()
+        async with client(server, authority, authority.client(BILLING)) as renewed:
+            assert await renewed.attach(run.run_id).text()
 
 
 async def test_key_and_certificate_must_agree(

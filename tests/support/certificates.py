@@ -54,11 +54,12 @@ class Authority:
         end: timedelta = timedelta(hours=1),
         usage: x509.ObjectIdentifier | None = None,
         san: bytes | None = None,
+        chained: bool = True,
     ) -> Pem:
         """Of a client; names with a scheme are URIs, as SPIFFE's, others are addresses or DNS names.
 
         It holds from `begin` to `end`, counted from now, and for `usage` alone. `san`: the DER of a subjectAltName, whatever
-        it is; without that and names there is none.
+        it is; without that and names there is none. `chained`: with the certificate of the intermediate that signs it.
         """
         authority = x509.load_pem_x509_certificate(self.certificate)
         signer = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
@@ -85,7 +86,7 @@ class Authority:
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         made = builder.sign(signer, hashes.SHA256())
         return Pem(
-            made.public_bytes(serialization.Encoding.PEM) + self._chain,
+            made.public_bytes(serialization.Encoding.PEM) + (self._chain if chained else b""),
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,

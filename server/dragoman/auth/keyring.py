@@ -2,7 +2,8 @@
 
 The ring asks the store every `REFRESH` seconds for the keys that have changed lately, and reads all of them at first and
 after it could not ask for a while. When the last answer is older than `STALE`, a call waits for a fresh one, and fails with
-STORAGE_UNAVAILABLE when there is none: without it nobody knows whether its key still counts. Who brings an id that nobody
+STORAGE_UNAVAILABLE when there is none: without it nobody knows whether its key still counts. All calls that wait share one
+look, and what comes of it, so that in an outage nobody waits for the failures of those before it. Who brings an id that nobody
 knows waits for the next answer, because the key may be newer than the last one; for all such callers together the store is
 asked once in `AGAIN` seconds.
 
@@ -14,6 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -56,7 +58,10 @@ class KeyRing:
         self._keys: dict[str, ApiKey] = {}
         self._counted: set[str] = set()
         self._asked = float("-inf")
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+        self._context = (
+            copy_context()
+        )  # looks are nobody's: they log no request of the call that was first to wait
         self._listener: Callable[[Collection[str]], None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -71,9 +76,10 @@ class KeyRing:
 
     async def close(self) -> None:
         """Follows them no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        if tasks := {task for task in (self._task, self._looking) if task is not None}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def find(self, key_id: str) -> ApiKey | None:
         """The key, if it counts. Raises StorageUnavailable."""
@@ -86,18 +92,30 @@ class KeyRing:
         return key if key is not None and valid(key, utcnow()) else None
 
     async def _look(self, since: float) -> None:
-        """Asks the store, unless somebody has done so since then."""
-        async with self._looking:
-            if self._asked >= since:
-                return
-            began = time.monotonic()
-            if began - self._asked < LATELY.total_seconds() / 2:
-                found = await self._source.changed(LATELY)
-            else:
-                found = await self._source.all()
-                self._keys.clear()
-            self._keys.update((key.id, key) for key in found)
-            self._asked = began
+        """Asks the store, unless somebody has done so since then. Raises StorageUnavailable."""
+        while self._asked < since:
+            if self._looking is None:
+                self._looking = asyncio.create_task(
+                    self._ask(), name="key-ring-look", context=self._context.copy()
+                )
+                self._looking.add_done_callback(self._looked)
+            # Who leaves does not take the look from the others.
+            await asyncio.shield(self._looking)
+
+    def _looked(self, look: "asyncio.Task[None]") -> None:
+        self._looking = None
+        if not look.cancelled():
+            look.exception()  # it is raised where it is waited for, if anybody is left
+
+    async def _ask(self) -> None:
+        began = time.monotonic()
+        if began - self._asked < LATELY.total_seconds() / 2:
+            found = await self._source.changed(LATELY)
+        else:
+            found = await self._source.all()
+            self._keys.clear()
+        self._keys.update((key.id, key) for key in found)
+        self._asked = began
         self._tell()
 
     def _tell(self) -> None:

@@ -32,9 +32,12 @@ class Source:
         self.keys: dict[str, ApiKey] = {}
         self.away = False
         self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def all(self) -> list[ApiKey]:
         self.asked += 1
+        await self.answers.wait()
         if self.away:
             raise StorageUnavailable
         return list(self.keys.values())
@@ -198,6 +201,34 @@ async def test_without_the_store_nobody_is_let_in_for_long(
         await who(ring, new.text)
     source.away = False
     await who(ring, new.text)
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_who_waits_for_the_store_shares_one_look_with_all_others(
+    ring: KeyRing, source: Source, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    """In an outage the store takes seconds to fail: nobody waits for the failures of those before it."""
+    new = source.add()
+    assert await who(ring, new.text)
+    monkeypatch.setattr(keyring, "STALE", 0.0)
+    source.answers.clear()
+    asked = source.asked
+    calls = [asyncio.create_task(who(ring, new.text)) for _ in range(50)]
+    async with asyncio.timeout(60):
+        while source.asked == asked:
+            await asyncio.sleep(0.01)
+    calls[0].cancel()  # the first to wait leaves, and the look is not its own
+    source.away = not comes_back
+    source.answers.set()
+    left, *others = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(left, asyncio.CancelledError)
+    if comes_back:
+        assert all(isinstance(each, tuple) for each in others)
+    else:
+        assert all(isinstance(each, StorageUnavailable) for each in others)
+    assert (
+        source.asked < asked + 10
+    )  # one, another for those who came after it began, and what the ring asks by itself
 
 
 async def test_guessers_do_not_reach_the_store(
