@@ -200,6 +200,12 @@ class Settings(BaseSettings):
     min_client_ping_interval: Annotated[float, Field(ge=0)] = 5.0
     """Clients that ping more often are disconnected."""
 
+    # Hostile connections (docs/hardening.md)
+    handshake_timeout: Annotated[float, Field(ge=0.1, le=120)] = 10.0
+    """Seconds that a client has to come through TLS and the beginning of HTTP/2; then it is disconnected."""
+    accept_compressed: bool = False
+    """Whether requests may be compressed: then 30 KB on the wire may be 30 MB in memory."""
+
     # Telemetry (docs/telemetry.md)
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Port of `GET /metrics` for Prometheus; 0 for a free one, which is logged. Of several workers the first has this one,

@@ -65,6 +65,12 @@ UNWIND = 5.0
 SPARE_CALLS = 1000
 """Open calls beyond twice the streams that there may be, from which on gRPC itself refuses all."""
 
+MAX_PENDING = 30_000
+"""Calls that wait to be looked at: a second's work. Each takes a few KB."""
+
+_UNCOMPRESSED = 1
+"""Of the algorithms that gRPC knows the one that changes nothing, as a bit set."""
+
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
@@ -222,7 +228,25 @@ def _options(settings: Settings, *, share_port: bool) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
         *_lifetimes(settings),
+        *_defences(settings),
     ]
+
+
+def _defences(settings: Settings) -> list[tuple[str, int]]:
+    """Against connections that do not behave as clients do."""
+    options = [
+        # The first is for connections that say nothing, or too little to be HTTP/2; the second for those that never
+        # acknowledge our settings, to which the limit of metadata is among other things not applied.
+        ("grpc.server_handshake_timeout_ms", _milliseconds(settings.handshake_timeout)),
+        ("grpc.http2.settings_timeout", _milliseconds(settings.handshake_timeout)),
+        # Calls that have come and wait for the event loop. Over the usual 1000, and all over 3000, gRPC drops calls as
+        # CANCELLED, whoever made them: one that opens and resets streams as fast as it can would end those of others.
+        ("grpc.server.max_pending_requests", MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
+    ]
+    if not settings.accept_compressed:
+        options.append(("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED))
+    return options
 
 
 def _lifetimes(settings: Settings) -> list[tuple[str, int]]:
