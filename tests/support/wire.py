@@ -17,6 +17,7 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+from h2.exceptions import ProtocolError
 
 LIST_AGENTS = "/dragoman.v1.AgentService/ListAgents"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -117,7 +118,8 @@ class Wire:
                 for event in self.h2.receive_data(data):
                     self._take(event)
                 await self.flush()
-            except ConnectionError:
+            except (ConnectionError, ProtocolError):
+                # After GOAWAY, `h2` wants to hear of nothing more.
                 self.closed = True
 
     async def gone(self) -> None:
