@@ -41,6 +41,15 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class AllOwners:
+    """Everybody's rows, for an administrator: those of a principal, or for a user, when they are named. No query takes it
+    that gives out contents."""
+
+    principal: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key by which a service proves who it is. The secret itself is kept nowhere."""
 

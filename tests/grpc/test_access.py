@@ -121,10 +121,11 @@ async def test_every_method_by_every_caller(doors: Doors, caller: str) -> None:
     """An empty request: who is let in is told what is wrong with it, or is answered."""
     for path, method in METHODS:
         got = await answer(doors, path, method, doors.metadata(caller))
-        needed = RULES[path]
+        rule = RULES[path]
+        assert rule is not None
         if caller not in MAY:
             assert got == NOBODY, path
-        elif needed not in MAY[caller]:
+        elif rule.needed not in MAY[caller]:
             assert got == FORBIDDEN, path
         else:
             assert got not in (NOBODY, FORBIDDEN), path

@@ -516,6 +516,10 @@ class FakeEngine:
         self.cancelled.append((run_id, by, note))
         return run
 
+    async def cancel_any(self, run: Run, *, by: str, note: str) -> Run:
+        self.cancelled.append((run.id, by, note))
+        return run
+
     async def budgets(self, owner: Owner, agent_name: str, quotas: Quotas) -> list[BudgetState]:
         self.budget_reads.append((owner, agent_name))
         self.budget_quotas = quotas

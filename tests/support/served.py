@@ -16,6 +16,7 @@ from dragoman.auth import Authenticator, Scope
 from dragoman.config import Settings
 from dragoman.engine.ports import MediaFetcher, Store
 from dragoman.transport import GrpcServer
+from dragoman.transport.access import Rule
 from dragoman.transport.interceptors import AccessInterceptor, SanitiseInterceptor, StreamDriverInterceptor
 from dragoman.v1 import (
     agent_service_pb2_grpc,
@@ -91,7 +92,7 @@ async def bare(
     serve: Callable[[bytes, Any], Any], *extra: grpc.aio.ServerInterceptor
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A server of one method, `/test.Test/Stream`, behind our interceptors and `extra` ones within."""
-    access = AccessInterceptor(Authenticator(None), {"/test.Test/Stream": Scope.READ})
+    access = AccessInterceptor(Authenticator(None), {"/test.Test/Stream": Rule(Scope.READ)})
     server = grpc.aio.server(interceptors=(SanitiseInterceptor(), access, *extra, StreamDriverInterceptor()))
     handlers: dict[str, Any] = {"Stream": grpc.unary_stream_rpc_method_handler(serve)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Test", handlers),))

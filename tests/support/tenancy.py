@@ -87,6 +87,7 @@ CALLERS: Sequence[Caller] = (
     _key("reader", Owner("reader"), Scope.READ),
     _key("runner", Owner("runner")),
     _key("admin", Owner("admin"), Scope.ADMIN),
+    _key("narrow admin", Owner("narrow-admin"), Scope.ADMIN, agents=["other-*"]),
     _key("no scope", Owner("scopeless"), None),
     _key(
         "expired",

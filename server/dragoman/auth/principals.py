@@ -15,7 +15,7 @@ class Scope(StrEnum):
     RUN = "run"
     """Run agents: make, change and delete sessions, start, continue and cancel runs."""
     ADMIN = "admin"
-    """What concerns the server as a whole."""
+    """Look after the server: see usage, budgets and runs of all owners, without what was said, and end their runs."""
 
 
 _RANK = {scope: rank for rank, scope in enumerate(Scope)}
@@ -48,6 +48,10 @@ class Principal:
         return any(_RANK[own] >= _RANK[scope] for own in self.scopes) and all(
             each.may(scope) for each in self.also
         )
+
+    def may_use_all(self) -> bool:
+        """Whether no agent is kept from it."""
+        return "*" in self.agents and all(each.may_use_all() for each in self.also)
 
     def may_use(self, agent_name: str) -> bool:
         """Whether the agent is among those that it may use."""

@@ -23,6 +23,16 @@ ServerOption: TypeAlias = Annotated[
     ),
 ]
 
+AllOwnersOption: TypeAlias = Annotated[
+    bool, typer.Option("--all-owners", help="Everybody's, not yours alone: needs a key with the scope admin.")
+]
+PrincipalOption: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="With --all-owners: only this principal's.")
+]
+UserOption: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="With --all-owners: only for this user.")
+]
+
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Runs a command's work on an event loop of its own."""

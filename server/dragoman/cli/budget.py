@@ -25,6 +25,10 @@ BAR_WIDTH = 16
 def budget(
     server: ServerOption = DEFAULT_SERVER,
     agent: Annotated[str, typer.Option(help="Only budgets that hold for runs of this agent.")] = "",
+    principal: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Whose runs instead of yours: needs a key with the scope admin."),
+    ] = "",
     time_zone: TimeZoneOption = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -33,13 +37,14 @@ def budget(
     \b
     dragoman budget
     dragoman budget --agent example
+    dragoman budget --principal billing
     """
-    run(_budget(server, agent, zone_of(time_zone), json=json))
+    run(_budget(server, agent, principal, zone_of(time_zone), json=json))
 
 
-async def _budget(server: str, agent: str, zone: "ZoneInfo", *, json: bool) -> None:
+async def _budget(server: str, agent: str, principal: str, zone: "ZoneInfo", *, json: bool) -> None:
     async with connect(server) as client:
-        budgets = await client.get_budget(agent=agent)
+        budgets = await client.get_budget(agent=agent, principal=principal)
     if json:
         print_json([record(each) for each in budgets])
     elif budgets:

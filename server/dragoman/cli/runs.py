@@ -4,11 +4,19 @@ Following ends with the run: the exit code tells whether it completed. Ctrl-C on
 """
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli._connect import DEFAULT_SERVER, ServerOption, connect, run
+from dragoman.cli._connect import (
+    DEFAULT_SERVER,
+    AllOwnersOption,
+    PrincipalOption,
+    ServerOption,
+    UserOption,
+    connect,
+    run,
+)
 from dragoman.cli._console import calls, clean, lasted, money, stdout, table, tokens, when
 from dragoman.cli._report import FAILED
 
@@ -37,20 +45,34 @@ def list_(
     session: Annotated[str, typer.Option(metavar="ID", help="Only runs in this session.")] = "",
     status: Annotated[State | None, typer.Option(help="Only runs that stand so.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
+    all_owners: AllOwnersOption = False,
+    principal: PrincipalOption = "",
+    user: UserOption = "",
 ) -> None:
     """Lists runs, the newest first.
 
     \b
     dragoman runs list
     dragoman runs list --agent example --status failed -n 100
+    dragoman runs list --all-owners --status running
     """
-    run(_list(server, agent, session, status, limit))
+    filters = {
+        "agent": agent,
+        "session": session,
+        "status": status.value if status else None,
+        "all_owners": all_owners,
+        "principal": principal,
+        "user": user,
+    }
+    run(_list(server, filters, limit))
 
 
-async def _list(server: str, agent: str, session: str, status: State | None, limit: int) -> None:
+async def _list(server: str, filters: dict[str, Any], limit: int) -> None:
+    everybody = filters["all_owners"]
     shown = table(
         "",
         "run",
+        *(["owner"] if everybody else []),
         "agent",
         "status",
         "model",
@@ -62,12 +84,11 @@ async def _list(server: str, agent: str, session: str, status: State | None, lim
         right=("calls", "cost", "took"),
     )
     async with connect(server) as client:
-        found = client.list_runs(
-            agent=agent, session=session, status=status.value if status else None, page_size=min(limit, 200)
-        )
-        async for each in found:
+        async for each in client.list_runs(**filters, page_size=min(limit, 200)):
+            owner = clean(f"{each.principal} for {each.user}" if each.user else each.principal)
             shown.add_row(
                 each.id,
+                *([owner] if everybody else []),
                 clean(each.agent_name),
                 status_name(each),
                 clean(each.model),
@@ -180,18 +201,21 @@ def cancel(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="The run.")],
     server: ServerOption = DEFAULT_SERVER,
     note: Annotated[str, typer.Option(help="Why, for people; kept with the run.")] = "",
+    all_owners: Annotated[
+        bool, typer.Option("--all-owners", help="Whosever it is: needs a key with the scope admin.")
+    ] = False,
 ) -> None:
     """Ends a run, also one that waits for its turn or for somebody. What it has written and spent is kept.
 
     \b
     dragoman runs cancel 01890a5d-ac96-774b-bcce-b302099a8057 --note "not needed any more"
     """
-    run(_cancel(server, run_id, note))
+    run(_cancel(server, run_id, note, all_owners=all_owners))
 
 
-async def _cancel(server: str, run_id: str, note: str) -> None:
+async def _cancel(server: str, run_id: str, note: str, *, all_owners: bool) -> None:
     async with connect(server) as client:
-        found = await client.cancel_run(run_id, note=note)
+        found = await client.cancel_run(run_id, note=note, all_owners=all_owners)
         stdout().print(f"run {found.id} {status_name(found)}{_why(found)}", soft_wrap=True)
 
 

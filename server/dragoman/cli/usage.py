@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from dragoman.cli._connect import DEFAULT_SERVER, ServerOption, connect, run
+from dragoman.cli._connect import (
+    DEFAULT_SERVER,
+    AllOwnersOption,
+    PrincipalOption,
+    ServerOption,
+    UserOption,
+    connect,
+    run,
+)
 from dragoman.cli._console import amount_text, clean, money, stdout, table
 from dragoman.cli._pricing import print_json
 from dragoman.cli._report import USAGE, Failure
@@ -52,6 +60,9 @@ def usage(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Only calls before, likewise.")] = None,
     agent: Annotated[str, typer.Option(help="Only runs of this agent.")] = "",
     session: Annotated[str, typer.Option(metavar="ID", help="Only this session.")] = "",
+    all_owners: AllOwnersOption = False,
+    principal: PrincipalOption = "",
+    user: UserOption = "",
     time_zone: TimeZoneOption = "",
     csv: Annotated[
         str, typer.Option("--csv", metavar="FILE", help="Write CSV to the file; - for standard output.")
@@ -65,6 +76,7 @@ def usage(
     dragoman usage --by day,agent --since this-month
     dragoman usage --by model --agent example --since 2026-01-01 --until 2026-02-01
     dragoman usage --by day,user --time-zone Europe/Berlin --csv usage.csv
+    dragoman usage --by principal,user --all-owners
     """
     if context.invoked_subcommand is not None:
         return
@@ -79,6 +91,9 @@ def usage(
         agent=agent,
         session=session,
         time_zone=zone.key,
+        all_owners=all_owners,
+        principal=principal,
+        user=user,
     )
     if asked.start is not None and asked.end is not None and asked.end <= asked.start:
         raise Failure("--until must be after --since", code=USAGE)
@@ -95,6 +110,9 @@ class Asked:
     agent: str
     session: str
     time_zone: str
+    all_owners: bool
+    principal: str
+    user: str
 
 
 def dimensions(text: str) -> "list[UsageDimension]":
@@ -124,6 +142,9 @@ async def _usage(server: str, asked: Asked, *, csv: str, json: bool) -> None:
             session=asked.session,
             time_zone=asked.time_zone,
             page_size=PAGE,
+            all_owners=asked.all_owners,
+            principal=asked.principal,
+            user=asked.user,
         )
         if csv:
             count = await write_csv(found, asked.by, csv)

@@ -211,6 +211,12 @@ class Engine:
         cancellation = Cancellation(event_pb2.CANCEL_REASON_CALLER, by, note)
         return await self._end_anywhere(owner, run_id, cancellation)
 
+    async def cancel_any(self, run: Run, *, by: str, note: str) -> Run:
+        """Ends somebody's run for an administrator; else as `cancel`."""
+        return await self._end_anywhere(
+            run.owner, run.id, Cancellation(event_pb2.CANCEL_REASON_ADMINISTRATOR, by, note)
+        )
+
     async def budgets(self, owner: Owner, agent_name: str, quotas: Quotas = NO_QUOTAS) -> list[BudgetState]:
         """The budgets that hold for the owner's runs (of the agent, unless it is empty), as they stand; those of the
         caller's credentials (`quotas`) included.

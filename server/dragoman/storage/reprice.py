@@ -137,12 +137,13 @@ def scan(connection: sa.Connection, chosen: Chosen, after: UUID | None, limit: i
 
 def _conditions(chosen: Chosen) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
+    # Not the columns themselves: their indexes would lead through all calls of the time, or of the agent, in every stretch.
+    time = sa.func.coalesce(_calls.start_time, _calls.start_time)
     if chosen.start_time is not None:
-        conditions.append(_calls.start_time >= chosen.start_time)
+        conditions.append(time >= chosen.start_time)
     if chosen.end_time is not None:
-        conditions.append(_calls.start_time < chosen.end_time)
+        conditions.append(time < chosen.end_time)
     if chosen.agent_name:
-        # Not the column itself: its index would lead through all calls of the agent in every stretch.
         conditions.append(sa.func.coalesce(_calls.root_agent_name, "") == chosen.agent_name)
     if chosen.model:
         conditions.append(_calls.model == chosen.model)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from dragoman import ids
 from dragoman.records import (
+    AllOwners,
     CallStatus,
     Cancellation,
     Cost,
@@ -111,6 +112,19 @@ def owned(table: sa.Table) -> sa.ColumnElement[bool]:
 def of(owner: Owner) -> Values:
     """The parameters of `owned`."""
     return {"owner_principal": owner.principal, "owner_user": owner.user}
+
+
+def of_whom(table: sa.Table, whose: Owner | AllOwners) -> list[sa.ColumnElement[bool]]:
+    """Likewise, where an administrator may ask for others' rows. The parameters are `**of_whose(whose)`."""
+    if isinstance(whose, Owner):
+        return [owned(table)]
+    named = {"principal": whose.principal, "user": whose.user}
+    return [table.c[column] == value for column, value in named.items() if value]
+
+
+def of_whose(whose: Owner | AllOwners) -> Values:
+    """The parameters of `of_whom`."""
+    return of(whose) if isinstance(whose, Owner) else {}
 
 
 SPENT = frozenset(

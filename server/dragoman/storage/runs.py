@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from dragoman.engine.ports import Notice, Page, Progress, TimeKey
 from dragoman.errors import RunNotFound
-from dragoman.records import Cancellation, Owner, Run, RunStatus
+from dragoman.records import AllOwners, Cancellation, Owner, Run, RunStatus
 from dragoman.storage import sessions as session_rows
 from dragoman.storage.clock import ago, now
 from dragoman.storage.rows import (
@@ -18,6 +18,8 @@ from dragoman.storage.rows import (
     cancellation_of,
     cancellation_values,
     of,
+    of_whom,
+    of_whose,
     owned,
     run_of,
     unpack,
@@ -28,6 +30,7 @@ HELD = tuple(str(status) for status in RunStatus if status.held)
 
 _THIS = sa.and_(runs.c.id == sa.bindparam("run"), owned(runs))
 _GET = sa.select(runs).where(_THIS)
+_ANY = sa.select(runs).where(runs.c.id == sa.bindparam("run"))
 _EXISTS = sa.select(runs.c.id).where(_THIS)
 _TICKET = sa.select(runs.c.ticket).where(runs.c.id == sa.bindparam("run"))
 _LOCK = (
@@ -89,9 +92,17 @@ def get(connection: sa.Connection, owner: Owner, run_id: UUID) -> Run:
     return found[0]
 
 
+def get_any(connection: sa.Connection, run_id: UUID) -> Run:
+    """A run of any owner. Raises RunNotFound."""
+    found = all_of(connection, _ANY, {"run": run_id})
+    if not found:
+        raise RunNotFound(run_id)
+    return found[0]
+
+
 def select(
     connection: sa.Connection,
-    owner: Owner,
+    owner: Owner | AllOwners,
     page: Page[TimeKey],
     *,
     session_id: UUID | None,
@@ -99,7 +110,7 @@ def select(
     status: RunStatus | None,
 ) -> list[Run]:
     """A page by (create_time, id), the newest first."""
-    query = sa.select(runs).where(owned(runs))
+    query = sa.select(runs).where(*of_whom(runs, owner))
     if session_id is not None:
         query = query.where(runs.c.session_id == session_id)
     if agent_name:
@@ -107,7 +118,7 @@ def select(
     if status is not None:
         query = query.where(runs.c.status == str(status))
     query = session_rows.newest_first(query, runs.c.create_time, runs.c.id, page)
-    return all_of(connection, query, of(owner))
+    return all_of(connection, query, of_whose(owner))
 
 
 def request_cancel(connection: sa.Connection, owner: Owner, run_id: UUID, cancellation: Cancellation) -> Run:

@@ -32,6 +32,7 @@ from dragoman.engine.ports import (
 from dragoman.errors import InvalidInput, StorageUnavailable, Violation
 from dragoman.observing import UNOBSERVED, Observer
 from dragoman.records import (
+    AllOwners,
     Cancellation,
     EventChunk,
     Media,
@@ -331,9 +332,13 @@ class SqlStore:
         """Raises RunNotFound."""
         return await self._database.read(lambda c: runs.get(c, owner, run_id))
 
+    async def get_any_run(self, run_id: UUID) -> Run:
+        """A run of any owner. Raises RunNotFound."""
+        return await self._database.read(lambda c: runs.get_any(c, run_id))
+
     async def list_runs(
         self,
-        owner: Owner,
+        owner: Owner | AllOwners,
         page: Page[TimeKey],
         *,
         session_id: UUID | None = None,
@@ -380,7 +385,7 @@ class SqlStore:
         return await self._database.read(lambda c: calls.of_run(c, owner, run_id))
 
     async def query_usage(
-        self, owner: Owner, query: UsageQuery, page: Page[tuple[str, ...]]
+        self, owner: Owner | AllOwners, query: UsageQuery, page: Page[tuple[str, ...]]
     ) -> list[UsageRow]:
         """Groups in the order of their keys."""
         return await self._database.read(lambda c: usage.select(c, owner, query, page))

@@ -145,6 +145,8 @@ runs = sa.Table(
     # Of a run that has ended: when; NULL again when its events are gone. So the index has those to be trimmed alone.
     sa.Column("log_time", Instant()),
     sa.Index(None, "principal", "user", "create_time", "id"),
+    # An administrator lists those of all owners.
+    sa.Index(None, "create_time", "id"),
     sa.Index(None, "principal", "user", "agent_name", "create_time", "id"),
     sa.Index(None, "principal", "user", "status", "create_time", "id"),
     sa.Index(None, "session_id", "create_time", "id"),
@@ -281,6 +283,7 @@ model_calls = sa.Table(
     # Budgets sum up a principal, or an agent, over all of its users.
     sa.Index(None, "principal", "start_time"),
     sa.Index(None, "root_agent_name", "start_time"),
+    sa.Index(None, "start_time"),
     **TABLE_OPTIONS,
 )
 

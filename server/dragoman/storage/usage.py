@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from dragoman import zones
 from dragoman.engine.ports import Page, UsageDimension, UsageQuery, UsageRow
 from dragoman.errors import PageTokenInvalid
-from dragoman.records import Owner, TokenUsage
-from dragoman.storage.rows import of, owned
+from dragoman.records import AllOwners, Owner, TokenUsage
+from dragoman.storage.rows import of_whom, of_whose
 from dragoman.storage.tables import TOKENS, model_calls
 from dragoman.storage.types import MYSQL, unscaled
 
@@ -35,17 +35,13 @@ _KEYS: dict[UsageDimension, tuple[sa.ColumnElement[Any], ...]] = {
     UsageDimension.PRINCIPAL: (_calls.principal,),
 }
 
-_OF_OWNER = sa.select(_calls.start_time).where(owned(model_calls)).limit(1)
-_FIRST = _OF_OWNER.order_by(_calls.start_time)
-_LAST = _OF_OWNER.order_by(_calls.start_time.desc())
-
 _HALF = 10**6
 """On SQLite, where a sum of integers must fit into 64 bits, an amount is summed in two parts: in 10**-6 of a unit, and
 the rest."""
 
 
 def select(
-    connection: sa.Connection, owner: Owner, query: UsageQuery, page: Page[tuple[str, ...]]
+    connection: sa.Connection, owner: Owner | AllOwners, query: UsageQuery, page: Page[tuple[str, ...]]
 ) -> list[UsageRow]:
     """A page of groups in the order of their keys.
 
@@ -67,14 +63,16 @@ def select(
             *money_sums("usd", connection),
             *money_sums("amount", connection),
         )
-        .where(owned(model_calls), *_filters(query))
+        .where(*of_whom(model_calls, owner), *_filters(query))
         .group_by(*grouped)
         .order_by(*grouped)
         .limit(page.size)
     )
     if page.after is not None:
         statement = statement.where(_after(query, keys, page.after))
-    return [_row(row, len(keys), connection) for row in connection.execute(statement, of(owner)).mappings()]
+    return [
+        _row(row, len(keys), connection) for row in connection.execute(statement, of_whose(owner)).mappings()
+    ]
 
 
 def _filters(query: UsageQuery) -> list[sa.ColumnElement[bool]]:
@@ -90,11 +88,12 @@ def _filters(query: UsageQuery) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _day(connection: sa.Connection, owner: Owner, query: UsageQuery) -> sa.ColumnElement[str]:
+def _day(connection: sa.Connection, owner: Owner | AllOwners, query: UsageQuery) -> sa.ColumnElement[str]:
     """The day of a call in the query's time zone, as YYYY-MM-DD."""
     time = _calls.start_time
-    first = connection.execute(_FIRST, of(owner)).scalar()
-    last = connection.execute(_LAST, of(owner)).scalar()
+    called = sa.select(time).where(*of_whom(model_calls, owner)).limit(1)
+    first = connection.execute(called.order_by(time), of_whose(owner)).scalar()
+    last = connection.execute(called.order_by(time.desc()), of_whose(owner)).scalar()
     if first is None or last is None:
         return _KEYS[UsageDimension.DAY][0]
     # No further than what is asked for, and a little beyond the last call: another one may be booked just now.

@@ -24,7 +24,7 @@ from dragoman.engine.ports import (
     RunDraft,
     Store,
 )
-from dragoman.errors import DragomanError, Draining, RequestIdReused, StorageUnavailable
+from dragoman.errors import DragomanError, Draining, RequestIdReused, RunNotFound, StorageUnavailable
 from dragoman.quotas import Quotas
 from dragoman.records import Owner, RequestKey
 from dragoman.transport import convert
@@ -38,8 +38,9 @@ from dragoman.transport.idempotency import request_key
 from dragoman.transport.media import MediaReader
 from dragoman.transport.messages import MessageReader
 from dragoman.transport.paging import TIME_KEY, Pager
-from dragoman.transport.principal import current_owner
+from dragoman.transport.principal import check_all_owners, current_owner, may_use
 from dragoman.transport.validation import Checks
+from dragoman.transport.whose import whose_rows
 from dragoman.v1 import event_pb2
 from dragoman.v1 import run_service_pb2 as pb
 from dragoman.v1.run_service_pb2_grpc import RunServiceServicer
@@ -107,6 +108,10 @@ class RunEngine(Protocol):
 
     async def cancel(self, owner: Owner, run_id: UUID, *, by: str, note: str) -> records.Run:
         """Ends a run, wherever it runs; idempotent."""
+        ...
+
+    async def cancel_any(self, run: records.Run, *, by: str, note: str) -> records.Run:
+        """Ends somebody's run for an administrator; likewise."""
         ...
 
     async def budgets(self, owner: Owner, agent_name: str, quotas: Quotas) -> list[BudgetState]:
@@ -197,21 +202,23 @@ class RunServicer(RunServiceServicer):
         """Runs, the newest first."""
         owner = current_owner()
         checks = Checks()
+        whose = whose_rows(request, owner, checks)
         session_id = checks.optional_id("session_id", request.session_id)
         agent_name = checks.agent_filter("agent_name", request.agent_name)
         checks.known("status", request.status, tuple(convert.STATUS_FILTER))
         pager = Pager(request, owner, TIME_KEY, checks)
         checks.done()
-        if session_id is not None:
-            await self._store.get_session(owner, session_id)
+        if session_id is not None and isinstance(whose, Owner):
+            await self._store.get_session(whose, session_id)
         rows = await self._store.list_runs(
-            owner,
+            whose,
             pager.page(),
             session_id=session_id,
             agent_name=agent_name,
             status=convert.STATUS_FILTER[request.status],
         )
-        runs, token = pager.cut(rows, convert.run, lambda row: (row.create_time, row.id))
+        show = convert.run if isinstance(whose, Owner) else convert.anybodys_run
+        runs, token = pager.cut(rows, show, lambda row: (row.create_time, row.id))
         return pb.ListRunsResponse(runs=runs, next_page_token=token)
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
@@ -220,7 +227,16 @@ class RunServicer(RunServiceServicer):
         checks = Checks()
         run_id = checks.id("run_id", request.run_id)
         note = checks.line("note", request.note, MAX_NOTE)
+        if request.all_owners:
+            check_all_owners()
         checks.done()
+        if request.all_owners:
+            run = await self._store.get_any_run(run_id)
+            if not may_use(run.agent_name):
+                raise RunNotFound(run_id)
+            if run.owner != owner:
+                run = await self._engine.cancel_any(run, by=owner.principal, note=note)
+                return pb.CancelRunResponse(run=convert.anybodys_run(run))
         run = await self._engine.cancel(owner, run_id, by=owner.principal, note=note)
         return pb.CancelRunResponse(run=convert.run(run))
 

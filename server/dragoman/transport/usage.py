@@ -4,13 +4,20 @@ from typing import Protocol
 
 from dragoman import zones
 from dragoman.engine.ports import BudgetState, Store, UsageDimension, UsageQuery
-from dragoman.quotas import Quotas
+from dragoman.quotas import NO_QUOTAS, Quotas
 from dragoman.records import Owner
 from dragoman.transport import convert
 from dragoman.transport.context import Context
 from dragoman.transport.paging import TEXT_KEY, Pager
-from dragoman.transport.principal import check_agent, current_owner, current_principal, may_use
+from dragoman.transport.principal import (
+    check_agent,
+    check_all_owners,
+    current_owner,
+    current_principal,
+    may_use,
+)
 from dragoman.transport.validation import Checks
+from dragoman.transport.whose import whose_rows
 from dragoman.v1 import usage_service_pb2 as pb
 from dragoman.v1.usage_service_pb2_grpc import UsageServiceServicer
 
@@ -35,10 +42,11 @@ class UsageServicer(UsageServiceServicer):
         """Totals, grouped as asked."""
         owner = current_owner()
         checks = Checks()
+        whose = whose_rows(request, owner, checks)
         query = _query(request, checks)
         pager = Pager(request, owner, TEXT_KEY, checks, default=100, maximum=1000)
         checks.done()
-        rows = await self._store.query_usage(owner, query, pager.page())
+        rows = await self._store.query_usage(whose, query, pager.page())
         groups, token = pager.cut(
             rows,
             lambda row: convert.usage_group(row, query.group_by),
@@ -51,7 +59,15 @@ class UsageServicer(UsageServiceServicer):
         """What the caller may spend, and what is left of it."""
         if request.agent_name:
             check_agent(request.agent_name)
-        found = await self._budgets.budgets(current_owner(), request.agent_name, current_principal().quotas)
+        owner, quotas = current_owner(), current_principal().quotas
+        if request.principal not in ("", owner.principal):
+            check_all_owners()
+            checks = Checks()
+            checks.owner_filter("principal", request.principal)
+            checks.done()
+            # Which credentials another principal calls by next, nobody knows.
+            owner, quotas = Owner(request.principal), NO_QUOTAS
+        found = await self._budgets.budgets(owner, request.agent_name, quotas)
         # Those of agents that the caller may not use hold for none of its runs.
         usable = [state for state in found if not state.agent_name or may_use(state.agent_name)]
         return pb.GetBudgetResponse(budgets=[convert.budget(state) for state in usable])

@@ -27,6 +27,7 @@ MAX_LABEL_KEY = 64
 MAX_LABEL_VALUE = 512
 
 _NO_ID = UUID(int=0)
+_OWNER_NAME = re.compile(r"[\x20-\x7e]{1,128}")
 _AGENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MIN_SECONDS = -62_135_596_800  # 0001-01-01T00:00:00Z
@@ -100,6 +101,13 @@ class Checks:
         database, whose columns have a length, is asked for it."""
         if text and not _AGENT_NAME.fullmatch(text):
             self.add(field, "must be a name: 1 to 128 letters, digits, '-', '_' or '.'; or empty")
+            return ""
+        return text
+
+    def owner_filter(self, field: str, text: str) -> str:
+        """The name of a principal or a user; empty for all. Likewise."""
+        if text and not _OWNER_NAME.fullmatch(text):
+            self.add(field, "must be 1 to 128 printable ASCII characters, or empty")
             return ""
         return text
 

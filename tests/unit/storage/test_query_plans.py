@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from support import make
 
 from dragoman.engine.ports import Page, SpendingQuery, UsageDimension, UsageQuery
-from dragoman.records import Cancellation, Pause, RequestKey, RunCalls, RunStatus, SessionConflict
+from dragoman.records import AllOwners, Cancellation, Pause, RequestKey, RunCalls, RunStatus, SessionConflict
 from dragoman.storage import Chosen, SqlStore, media, open_store
 from dragoman.v1 import event_pb2
 
@@ -45,6 +45,12 @@ QUERIES: list[tuple[str, Callable[[SqlStore], Awaitable[object]], list[str]]] = 
         "runs of a session",
         lambda store: store.list_runs(make.ALICE, LATER, session_id=SESSION.id),
         ["ix_runs_session_id_create_time_id"],
+    ),
+    ("runs of all owners", lambda store: store.list_runs(AllOwners(), LATER), ["ix_runs_create_time_id"]),
+    (
+        "usage of all owners in a time",
+        lambda store: store.query_usage(AllOwners(), UsageQuery(start_time=make.NOW), Page(5)),
+        ["ix_model_calls_start_time"],
     ),
     (
         "messages",

@@ -345,8 +345,15 @@ class Dragoman:
         agent: str = "",
         status: RunState | None = None,
         page_size: int = 0,
+        all_owners: bool = False,
+        principal: str = "",
+        user: str = "",
     ) -> AsyncIterator[Run]:
-        """Runs, the newest first. Raises NotFound for an unknown session."""
+        """Runs, the newest first. Raises NotFound for an unknown session.
+
+        `all_owners`: everybody's, or those of `principal`, for `user`; with whose they are and without what was said in
+        them. Needs the scope admin (DragomanError with the reason PERMISSION_DENIED).
+        """
 
         async def fetch(token: str) -> tuple[Iterable[Run], str]:
             request = run_service_pb2.ListRunsRequest(
@@ -355,15 +362,21 @@ class Dragoman:
                 status=STATES[status] if status else run_service_pb2.RUN_STATUS_UNSPECIFIED,
                 page_size=page_size,
                 page_token=token,
+                all_owners=all_owners,
+                principal=principal,
+                user=user,
             )
             response = await self._link.call(lambda stubs: stubs.runs.ListRuns, request)
             return response.runs, response.next_page_token
 
         return rows(fetch)
 
-    async def cancel_run(self, run: str, *, note: str = "") -> Run:
-        """Ends a run and returns it ended, or as it had ended before. Raises NotFound."""
-        request = run_service_pb2.CancelRunRequest(run_id=run, note=note)
+    async def cancel_run(self, run: str, *, note: str = "", all_owners: bool = False) -> Run:
+        """Ends a run and returns it ended, or as it had ended before. Raises NotFound.
+
+        `all_owners`: whosever it is; needs the scope admin.
+        """
+        request = run_service_pb2.CancelRunRequest(run_id=run, note=note, all_owners=all_owners)
         return (await self._link.call(lambda stubs: stubs.runs.CancelRun, request)).run
 
     # Usage
@@ -378,10 +391,14 @@ class Dragoman:
         session: Session | str | None = None,
         time_zone: str = "",
         page_size: int = 0,
+        all_owners: bool = False,
+        principal: str = "",
+        user: str = "",
     ) -> AsyncIterator[usage_service_pb2.UsageGroup]:
         """Totals of model calls that started in [start, end), a row per group; without `by` one row, the grand total.
 
         `time_zone`: the IANA name of the zone whose days are meant, such as `Africa/Johannesburg` (empty: UTC).
+        `all_owners`: of everybody, or of `principal`, for `user`; needs the scope admin.
         """
         dimensions = [DIMENSIONS[each] for each in by]
         start_time, end_time = timestamp(start), timestamp(end)
@@ -396,15 +413,21 @@ class Dragoman:
                 time_zone=time_zone,
                 page_size=page_size,
                 page_token=token,
+                all_owners=all_owners,
+                principal=principal,
+                user=user,
             )
             response = await self._link.call(lambda stubs: stubs.usage.QueryUsage, request)
             return response.groups, response.next_page_token
 
         return rows(fetch)
 
-    async def get_budget(self, *, agent: str = "") -> list[usage_service_pb2.Budget]:
-        """The budgets that hold for the caller's runs (of one agent), and what is left of them; empty without any."""
-        request = usage_service_pb2.GetBudgetRequest(agent_name=agent)
+    async def get_budget(self, *, agent: str = "", principal: str = "") -> list[usage_service_pb2.Budget]:
+        """The budgets that hold for the caller's runs (of one agent), and what is left of them; empty without any.
+
+        `principal`: whose runs instead; another's need the scope admin.
+        """
+        request = usage_service_pb2.GetBudgetRequest(agent_name=agent, principal=principal)
         return list((await self._link.call(lambda stubs: stubs.usage.GetBudget, request)).budgets)
 
     async def check_health(self, service: str = "") -> str:

@@ -89,6 +89,8 @@ class _CancelReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelRe
     """It was paused and nobody continued it in time."""
     CANCEL_REASON_BUDGET_EXCEEDED: _CancelReason.ValueType  # 10
     """A budget of the principal or of the agent was used up (see UsageService.GetBudget)."""
+    CANCEL_REASON_ADMINISTRATOR: _CancelReason.ValueType  # 11
+    """CancelRun of an administrator, who is not the run's owner."""
 
 class CancelReason(_CancelReason, metaclass=_CancelReasonEnumTypeWrapper):
     """Why a run was ended."""
@@ -115,6 +117,8 @@ CANCEL_REASON_EXPIRED: CancelReason.ValueType  # 9
 """It was paused and nobody continued it in time."""
 CANCEL_REASON_BUDGET_EXCEEDED: CancelReason.ValueType  # 10
 """A budget of the principal or of the agent was used up (see UsageService.GetBudget)."""
+CANCEL_REASON_ADMINISTRATOR: CancelReason.ValueType  # 11
+"""CancelRun of an administrator, who is not the run's owner."""
 Global___CancelReason: _TypeAlias = CancelReason  # noqa: Y015
 
 class _TaskStatus:

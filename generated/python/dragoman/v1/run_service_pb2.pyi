@@ -571,6 +571,8 @@ class Run(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The run's id (UUIDv7)."""
     session_id: _builtins.str
@@ -587,6 +589,12 @@ class Run(_message.Message):
     """The sequence of its last stored event."""
     model_calls: _builtins.int
     """Model calls made."""
+    principal: _builtins.str
+    """Whose run it is. Set, as user is, in answers about runs of all owners; those have no metadata, and of the outcome only
+    who cancelled it, and why.
+    """
+    user: _builtins.str
+    """The user for whom that principal acted; empty when it acted for itself."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's labels."""
@@ -643,10 +651,12 @@ class Run(_message.Message):
         failed: _event_pb2.RunFailed | None = ...,
         cancelled: _event_pb2.RunCancelled | None = ...,
         paused: _event_pb2.RunPaused | None = ...,
+        principal: _builtins.str = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "cost", b"cost", "create_time", b"create_time", "end_time", b"end_time", "failed", b"failed", "outcome", b"outcome", "paused", b"paused", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "cancelled", b"cancelled", "completed", b"completed", "cost", b"cost", "create_time", b"create_time", "end_time", b"end_time", "failed", b"failed", "id", b"id", "last_sequence", b"last_sequence", "metadata", b"metadata", "model", b"model", "model_calls", b"model_calls", "outcome", b"outcome", "paused", b"paused", "provider", b"provider", "session_id", b"session_id", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "cancelled", b"cancelled", "completed", b"completed", "cost", b"cost", "create_time", b"create_time", "end_time", b"end_time", "failed", b"failed", "id", b"id", "last_sequence", b"last_sequence", "metadata", b"metadata", "model", b"model", "model_calls", b"model_calls", "outcome", b"outcome", "paused", b"paused", "principal", b"principal", "provider", b"provider", "session_id", b"session_id", "status", b"status", "usage", b"usage", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["completed", "failed", "cancelled", "paused"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -745,6 +755,9 @@ class ListRunsRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALL_OWNERS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Only runs in this session; empty for all."""
     agent_name: _builtins.str
@@ -755,6 +768,14 @@ class ListRunsRequest(_message.Message):
     """How many to return at most: 1 to 200; 0 for 50."""
     page_token: _builtins.str
     """A token of an earlier response to the same request; empty for the first page."""
+    all_owners: _builtins.bool
+    """True: the runs of all owners, not the caller's alone. Needs the scope admin; who may not use all agents must name one
+    in agent_name.
+    """
+    principal: _builtins.str
+    """With all_owners: only this principal's runs; empty for all."""
+    user: _builtins.str
+    """With all_owners: only runs for this user; empty for all."""
     def __init__(
         self,
         *,
@@ -763,10 +784,13 @@ class ListRunsRequest(_message.Message):
         status: Global___RunStatus.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        all_owners: _builtins.bool = ...,
+        principal: _builtins.str = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "all_owners", b"all_owners", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "session_id", b"session_id", "status", b"status", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -808,19 +832,25 @@ class CancelRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    ALL_OWNERS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run. Required."""
     note: _builtins.str
     """Why, for people; kept in run_cancelled. At most 255 characters."""
+    all_owners: _builtins.bool
+    """True: a run of any owner. Needs the scope admin. Another owner's ends with CANCEL_REASON_ADMINISTRATOR, and is returned
+    without what was said in it.
+    """
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         note: _builtins.str = ...,
+        all_owners: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_owners", b"all_owners", "note", b"note", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -148,7 +148,9 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND.
+        """Runs, the newest first; for an administrator also everybody's, without what was said in them. Errors:
+        INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND; for all_owners PERMISSION_DENIED,
+        NOT_FOUND/AGENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,8 +158,9 @@ class RunServiceServicer:
 
     def CancelRun(self, request, context):
         """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
-        server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
-        NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
+        server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. An administrator ends
+        runs of others, too. Errors: NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE; for all_owners
+        PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,11 +81,15 @@ class RunServiceStub:
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
     """One run. Errors: NOT_FOUND/RUN_NOT_FOUND."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
-    """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND."""
+    """Runs, the newest first; for an administrator also everybody's, without what was said in them. Errors:
+    INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND; for all_owners PERMISSION_DENIED,
+    NOT_FOUND/AGENT_NOT_FOUND.
+    """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
     """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
-    server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
-    NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
+    server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. An administrator ends
+    runs of others, too. Errors: NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE; for all_owners
+    PERMISSION_DENIED.
     """
 
 @_typing.type_check_only
@@ -140,11 +144,15 @@ class RunServiceAsyncStub(RunServiceStub):
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """One run. Errors: NOT_FOUND/RUN_NOT_FOUND."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND."""
+    """Runs, the newest first; for an administrator also everybody's, without what was said in them. Errors:
+    INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND; for all_owners PERMISSION_DENIED,
+    NOT_FOUND/AGENT_NOT_FOUND.
+    """
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
-    server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
-    NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
+    server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. An administrator ends
+    runs of others, too. Errors: NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE; for all_owners
+    PERMISSION_DENIED.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -232,7 +240,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListRunsResponse, _abc.Awaitable[_run_service_pb2.ListRunsResponse]]:
-        """Runs, the newest first. Errors: INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND."""
+        """Runs, the newest first; for an administrator also everybody's, without what was said in them. Errors:
+        INVALID_ARGUMENT/PAGE_TOKEN_INVALID, NOT_FOUND/SESSION_NOT_FOUND; for all_owners PERMISSION_DENIED,
+        NOT_FOUND/AGENT_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def CancelRun(
@@ -241,8 +252,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
         """Ends a run, keeping what it has written and spent: also one that waits for its turn, is paused, or is run by another
-        server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. Errors:
-        NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE.
+        server. Idempotent: a run that has ended is returned as it is. Returns when the run has ended. An administrator ends
+        runs of others, too. Errors: NOT_FOUND/RUN_NOT_FOUND, UNAVAILABLE/STORAGE_UNAVAILABLE; for all_owners
+        PERMISSION_DENIED.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64ragoman/v1/usage_service.proto\x12\x0b\x64ragoman.v1\x1a\x17\x64ragoman/v1/usage.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x82\x02\n\x11QueryUsageRequest\x12-\n\x08group_by\x18\x01 \x03(\x0e\x32\x1b.dragoman.v1.UsageDimension\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nagent_name\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x11\n\ttime_zone\x18\x08 \x01(\t\"\x84\x02\n\nUsageGroup\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12\x13\n\x0bmember_name\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x11\n\tprincipal\x18\x08 \x01(\t\x12\x13\n\x0bmodel_calls\x18\t \x01(\x03\x12\x0c\n\x04runs\x18\n \x01(\x03\x12&\n\x05usage\x18\x0b \x01(\x0b\x32\x17.dragoman.v1.TokenUsage\x12\x1f\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x11.dragoman.v1.Cost\"V\n\x12QueryUsageResponse\x12\'\n\x06groups\x18\x01 \x03(\x0b\x32\x17.dragoman.v1.UsageGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf7\x01\n\x06\x42udget\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12)\n\x06period\x18\x03 \x01(\x0e\x32\x19.dragoman.v1.BudgetPeriod\x12!\n\x05limit\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12!\n\x05spent\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12%\n\tremaining\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12.\n\nreset_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x10GetBudgetRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\"9\n\x11GetBudgetResponse\x12$\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x13.dragoman.v1.Budget*\xf2\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x01\x12\x19\n\x15USAGE_DIMENSION_AGENT\x10\x02\x12\x1a\n\x16USAGE_DIMENSION_MEMBER\x10\x03\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x04\x12\x18\n\x14USAGE_DIMENSION_USER\x10\x05\x12\x1b\n\x17USAGE_DIMENSION_SESSION\x10\x06\x12\x1d\n\x19USAGE_DIMENSION_PRINCIPAL\x10\x07*]\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x02\x32\xa9\x01\n\x0cUsageService\x12M\n\nQueryUsage\x12\x1e.dragoman.v1.QueryUsageRequest\x1a\x1f.dragoman.v1.QueryUsageResponse\x12J\n\tGetBudget\x12\x1d.dragoman.v1.GetBudgetRequest\x1a\x1e.dragoman.v1.GetBudgetResponseBc\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64ragoman/v1/usage_service.proto\x12\x0b\x64ragoman.v1\x1a\x17\x64ragoman/v1/usage.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xb7\x02\n\x11QueryUsageRequest\x12-\n\x08group_by\x18\x01 \x03(\x0e\x32\x1b.dragoman.v1.UsageDimension\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nagent_name\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x11\n\ttime_zone\x18\x08 \x01(\t\x12\x12\n\nall_owners\x18\t \x01(\x08\x12\x11\n\tprincipal\x18\n \x01(\t\x12\x0c\n\x04user\x18\x0b \x01(\t\"\x84\x02\n\nUsageGroup\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12\x13\n\x0bmember_name\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x11\n\tprincipal\x18\x08 \x01(\t\x12\x13\n\x0bmodel_calls\x18\t \x01(\x03\x12\x0c\n\x04runs\x18\n \x01(\x03\x12&\n\x05usage\x18\x0b \x01(\x0b\x32\x17.dragoman.v1.TokenUsage\x12\x1f\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x11.dragoman.v1.Cost\"V\n\x12QueryUsageResponse\x12\'\n\x06groups\x18\x01 \x03(\x0b\x32\x17.dragoman.v1.UsageGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf7\x01\n\x06\x42udget\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x12\n\nagent_name\x18\x02 \x01(\t\x12)\n\x06period\x18\x03 \x01(\x0e\x32\x19.dragoman.v1.BudgetPeriod\x12!\n\x05limit\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12!\n\x05spent\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x12%\n\tremaining\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12.\n\nreset_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x10GetBudgetRequest\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\"9\n\x11GetBudgetResponse\x12$\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x13.dragoman.v1.Budget*\xf2\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x01\x12\x19\n\x15USAGE_DIMENSION_AGENT\x10\x02\x12\x1a\n\x16USAGE_DIMENSION_MEMBER\x10\x03\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x04\x12\x18\n\x14USAGE_DIMENSION_USER\x10\x05\x12\x1b\n\x17USAGE_DIMENSION_SESSION\x10\x06\x12\x1d\n\x19USAGE_DIMENSION_PRINCIPAL\x10\x07*]\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x02\x32\xa9\x01\n\x0cUsageService\x12M\n\nQueryUsage\x12\x1e.dragoman.v1.QueryUsageRequest\x1a\x1f.dragoman.v1.QueryUsageResponse\x12J\n\tGetBudget\x12\x1d.dragoman.v1.GetBudgetRequest\x1a\x1e.dragoman.v1.GetBudgetResponseBc\n\x0f\x64\x65v.dragoman.v1P\x01Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\xaa\x02\x0b\x44ragoman.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dragoman.v1.usage_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.dragoman.v1P\001Z@github.com/dragoman/dragoman/generated/go/dragoman/v1;dragomanv1\252\002\013Dragoman.V1'
-  _globals['_USAGEDIMENSION']._serialized_start=1093
-  _globals['_USAGEDIMENSION']._serialized_end=1335
-  _globals['_BUDGETPERIOD']._serialized_start=1337
-  _globals['_BUDGETPERIOD']._serialized_end=1430
+  _globals['_USAGEDIMENSION']._serialized_start=1165
+  _globals['_USAGEDIMENSION']._serialized_end=1407
+  _globals['_BUDGETPERIOD']._serialized_start=1409
+  _globals['_BUDGETPERIOD']._serialized_end=1502
   _globals['_QUERYUSAGEREQUEST']._serialized_start=132
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=390
-  _globals['_USAGEGROUP']._serialized_start=393
-  _globals['_USAGEGROUP']._serialized_end=653
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=655
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=741
-  _globals['_BUDGET']._serialized_start=744
-  _globals['_BUDGET']._serialized_end=991
-  _globals['_GETBUDGETREQUEST']._serialized_start=993
-  _globals['_GETBUDGETREQUEST']._serialized_end=1031
-  _globals['_GETBUDGETRESPONSE']._serialized_start=1033
-  _globals['_GETBUDGETRESPONSE']._serialized_end=1090
-  _globals['_USAGESERVICE']._serialized_start=1433
-  _globals['_USAGESERVICE']._serialized_end=1602
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=443
+  _globals['_USAGEGROUP']._serialized_start=446
+  _globals['_USAGEGROUP']._serialized_end=706
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=708
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=794
+  _globals['_BUDGET']._serialized_start=797
+  _globals['_BUDGET']._serialized_end=1044
+  _globals['_GETBUDGETREQUEST']._serialized_start=1046
+  _globals['_GETBUDGETREQUEST']._serialized_end=1103
+  _globals['_GETBUDGETRESPONSE']._serialized_start=1105
+  _globals['_GETBUDGETRESPONSE']._serialized_end=1162
+  _globals['_USAGESERVICE']._serialized_start=1505
+  _globals['_USAGESERVICE']._serialized_end=1674
 # @@protoc_insertion_point(module_scope)

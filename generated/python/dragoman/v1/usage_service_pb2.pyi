@@ -104,6 +104,9 @@ class QueryUsageRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
+    ALL_OWNERS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     agent_name: _builtins.str
     """Only runs of this agent; empty for all."""
     session_id: _builtins.str
@@ -114,6 +117,14 @@ class QueryUsageRequest(_message.Message):
     """A token of an earlier response to the same request; empty for the first page."""
     time_zone: _builtins.str
     """IANA name of the time zone whose days are meant, for example "Africa/Johannesburg"; empty for UTC."""
+    all_owners: _builtins.bool
+    """True: the calls of all owners, not the caller's alone. Needs the scope admin; who may not use all agents must name one
+    in agent_name.
+    """
+    principal: _builtins.str
+    """With all_owners: only this principal's calls; empty for all."""
+    user: _builtins.str
+    """With all_owners: only calls for this user; empty for all."""
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]:
         """Dimensions to group by, in order, without repeats; none for one grand total."""
@@ -137,10 +148,13 @@ class QueryUsageRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         time_zone: _builtins.str = ...,
+        all_owners: _builtins.bool = ...,
+        principal: _builtins.str = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "end_time", b"end_time", "group_by", b"group_by", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "start_time", b"start_time", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "all_owners", b"all_owners", "end_time", b"end_time", "group_by", b"group_by", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "session_id", b"session_id", "start_time", b"start_time", "time_zone", b"time_zone", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,16 +323,22 @@ class GetBudgetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_NAME_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     agent_name: _builtins.str
     """Only budgets that hold for runs of this agent; empty for all."""
+    principal: _builtins.str
+    """Whose runs are meant; empty for the caller's. Another principal needs the scope admin. Budgets of single keys and tokens
+    are told to those alone who call by them.
+    """
     def __init__(
         self,
         *,
         agent_name: _builtins.str = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_name", b"agent_name", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

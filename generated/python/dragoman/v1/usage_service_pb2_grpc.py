@@ -52,14 +52,16 @@ class UsageServiceServicer:
     """
 
     def QueryUsage(self, request, context):
-        """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID.
+        """Totals of the caller's model calls, grouped as asked; an administrator's also of everybody's. Errors:
+        INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID; for all_owners PERMISSION_DENIED, NOT_FOUND/AGENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBudget(self, request, context):
-        """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND.
+        """The budgets that hold for the caller's runs, and what is left of them; for an administrator also those of another
+        principal. Errors: NOT_FOUND/AGENT_NOT_FOUND, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

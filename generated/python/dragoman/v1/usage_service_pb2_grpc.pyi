@@ -34,9 +34,13 @@ class UsageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsageServiceAsyncStub: ...
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
-    """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
+    """Totals of the caller's model calls, grouped as asked; an administrator's also of everybody's. Errors:
+    INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID; for all_owners PERMISSION_DENIED, NOT_FOUND/AGENT_NOT_FOUND.
+    """
     GetBudget: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]
-    """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND."""
+    """The budgets that hold for the caller's runs, and what is left of them; for an administrator also those of another
+    principal. Errors: NOT_FOUND/AGENT_NOT_FOUND, PERMISSION_DENIED.
+    """
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -44,9 +48,13 @@ class UsageServiceAsyncStub(UsageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
-    """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
+    """Totals of the caller's model calls, grouped as asked; an administrator's also of everybody's. Errors:
+    INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID; for all_owners PERMISSION_DENIED, NOT_FOUND/AGENT_NOT_FOUND.
+    """
     GetBudget: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]  # type: ignore[assignment]
-    """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND."""
+    """The budgets that hold for the caller's runs, and what is left of them; for an administrator also those of another
+    principal. Errors: NOT_FOUND/AGENT_NOT_FOUND, PERMISSION_DENIED.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sums the ledger."""
@@ -57,7 +65,9 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.QueryUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.QueryUsageResponse, _abc.Awaitable[_usage_service_pb2.QueryUsageResponse]]:
-        """Totals of the caller's model calls, grouped as asked. Errors: INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID."""
+        """Totals of the caller's model calls, grouped as asked; an administrator's also of everybody's. Errors:
+        INVALID_ARGUMENT/INVALID_INPUT, PAGE_TOKEN_INVALID; for all_owners PERMISSION_DENIED, NOT_FOUND/AGENT_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def GetBudget(
@@ -65,6 +75,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.GetBudgetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetBudgetResponse, _abc.Awaitable[_usage_service_pb2.GetBudgetResponse]]:
-        """The budgets that hold for the caller's runs, and what is left of them. Errors: NOT_FOUND/AGENT_NOT_FOUND."""
+        """The budgets that hold for the caller's runs, and what is left of them; for an administrator also those of another
+        principal. Errors: NOT_FOUND/AGENT_NOT_FOUND, PERMISSION_DENIED.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

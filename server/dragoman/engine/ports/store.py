@@ -9,6 +9,7 @@ from uuid import UUID
 from dragoman.engine.ports.media import StoredMedium
 from dragoman.engine.ports.money import Spending, SpendingQuery, UsageQuery, UsageRow
 from dragoman.records import (
+    AllOwners,
     Cancellation,
     EventChunk,
     Media,
@@ -262,9 +263,13 @@ class Store(Protocol):
         """Raises RunNotFound."""
         ...
 
+    async def get_any_run(self, run_id: UUID) -> Run:
+        """A run of any owner, for an administrator. Raises RunNotFound."""
+        ...
+
     async def list_runs(
         self,
-        owner: Owner,
+        owner: Owner | AllOwners,
         page: Page[TimeKey],
         *,
         session_id: UUID | None = None,
@@ -275,7 +280,7 @@ class Store(Protocol):
         ...
 
     async def query_usage(
-        self, owner: Owner, query: UsageQuery, page: Page[tuple[str, ...]]
+        self, owner: Owner | AllOwners, query: UsageQuery, page: Page[tuple[str, ...]]
     ) -> list[UsageRow]:
         """Groups in the order of their keys."""
         ...

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 
-from dragoman.auth import Authenticator, Certificate, Credentials, Principal, Scope, read_certificate
+from dragoman.auth import Authenticator, Certificate, Credentials, Principal, read_certificate
 from dragoman.auth.authenticator import USER_HEADER
 from dragoman.errors import PermissionDenied, Unauthenticated
 from dragoman.transport import principal
-from dragoman.transport.access import Rules
+from dragoman.transport.access import Rule, Rules
 from dragoman.transport.context import Context
 from dragoman.transport.interceptors.handlers import (
     Behaviour,
@@ -46,8 +46,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     ) -> MaybeHandler:
         """Binds and goes on. Raises Unauthenticated, PermissionDenied, InvalidInput, StorageUnavailable."""
         method = handler_call_details.method
-        needed = self._rules.get(method)
-        if needed is None:
+        rule = self._rules.get(method)
+        if rule is None:
             handler = await continuation(handler_call_details)
             if handler is not None and method not in self._rules:
                 raise LookupError(f"there is no rule who may call {method}")
@@ -55,29 +55,29 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         credentials = _credentials(handler_call_details.invocation_metadata or ())
         if self._authenticator.knows_certificates:
             handler = await continuation(handler_call_details)
-            return None if handler is None else self._admitted(handler, needed, credentials)
+            return None if handler is None else self._admitted(handler, rule, credentials)
         # Before the interceptors within are asked, which want to know who calls.
-        caller = await self._admit(needed, credentials)
+        caller = await self._admit(rule, credentials)
         handler = await continuation(handler_call_details)
         if handler is not None and handler.response_streaming and caller.credentials:
             return rewrap(handler, self._watched(behaviour(handler), caller, credentials))
         return handler
 
-    async def _admit(self, needed: Scope, credentials: Credentials) -> Principal:
+    async def _admit(self, rule: Rule, credentials: Credentials) -> Principal:
         """Binds the caller. Raises what it is refused with."""
         caller, owner = await self._authenticator.authenticate(credentials)
-        if not caller.may(needed):
-            raise PermissionDenied(f"scope {needed}")
-        principal.bind(caller, owner)
+        if not caller.may(rule.needed):
+            raise PermissionDenied(f"scope {rule.needed}")
+        principal.bind(caller, owner, all_owners=rule.all_owners)
         return caller
 
-    def _admitted(self, handler: Handler, needed: Scope, credentials: Credentials) -> Handler:
+    def _admitted(self, handler: Handler, rule: Rule, credentials: Credentials) -> Handler:
         """gRPC tells of the certificate only when the call is served; who comes so far has proved to have one."""
         serve = behaviour(handler)
 
         async def admitted(request: Any, context: Context) -> Any:
             whole = replace(credentials, certificate=_certificate(context))
-            caller = await self._admit(needed, whole)
+            caller = await self._admit(rule, whole)
             if handler.response_streaming:
                 return await self._watched(serve, caller, whole)(request, context)
             return await serve(request, context)
