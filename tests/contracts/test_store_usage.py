@@ -62,7 +62,7 @@ async def test_the_ledger_keeps_every_field(store: SqlStore, call: ModelCall) ->
     expected: dict[str, object] = {
         field.name: getattr(call, field.name)
         for field in fields(call)
-        if field.name not in ("usage", "cost", "duration", "time_to_first_token")
+        if field.name not in ("usage", "cost", "duration", "time_to_first_token", "failure")
     }
     expected |= {field.name: getattr(call.usage, field.name) for field in fields(call.usage)}
     expected |= {
