@@ -196,7 +196,7 @@ async def test_nothing_that_is_said_is_part_of_a_statement(spied: Spied, databas
             assert kinds(events)[-1] == "run_completed", events[-1]
             cancel = run_service_pb2.CancelRunRequest(run_id=events[0].run_started.run_id)
             await client.runs.CancelRun(cancel, metadata=(("x-user-id", plain),))
-            query = usage_service_pb2.QueryUsageRequest(agent_name=said[:60])
+            query = usage_service_pb2.QueryUsageRequest(agent_name=f"{MARK}-x")
             await client.usage.QueryUsage(query, metadata=(("x-user-id", plain),))
     assert not [statement for statement in spied.statements if MARK in statement]
     assert len([parameters for parameters in spied.parameters if MARK in parameters]) > 5
