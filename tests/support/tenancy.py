@@ -272,7 +272,8 @@ async def world(database_url: str, folder: Path) -> AsyncIterator[World]:
                 tls_key=key,
                 tls_client_ca=ca,
                 auth=("keys", "tokens", "certificates"),
-                tokens=[{"introspection_url": f"{provider.url}/introspect"}],
+                # Patient: on a busy machine a late answer would look like another one.
+                tokens=[{"introspection_url": f"{provider.url}/introspect", "timeout": 30.0, "cache": 60.0}],
                 certificates=[
                     {"identity": caller.certificate, "principal": caller.owner.principal}
                     for caller in CALLERS
