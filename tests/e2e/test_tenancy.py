@@ -438,7 +438,8 @@ async def _assert_streams(made: World) -> None:
         events: list[event_pb2.RunEvent] = [*victim.seen]
         async with asyncio.timeout(PATIENCE):
             while (event := await victim.stream.read()) is not grpc.aio.EOF:
-                events.append(event)
+                if event.sequence:  # no heartbeat, which a slow machine hears
+                    events.append(event)
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         assert events[-1].run_completed.content == f"I wait: wait {secret(victim.owner)} Done."
         resumed = await _call(made, victim.caller, "ContinueRun", next(_continue(victim.thing, "")))
