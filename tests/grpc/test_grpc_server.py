@@ -186,7 +186,9 @@ async def test_drain_lets_open_calls_finish_and_refuses_new_ones(served: Served)
             try:
                 await stub.ListAgents(agent_service_pb2.ListAgentsRequest())
             except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - the way out of the loop
+                # A call that arrives in the very moment is cut off by gRPC, before anybody has seen it.
+                refused = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+                assert error.code() in refused  # noqa: PT017 - the way out of the loop
                 break
     gate.set()
     assert [event.WhichOneof("event") async for event in events] == ["run_completed"]

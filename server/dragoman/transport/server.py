@@ -188,8 +188,9 @@ class GrpcServer:
 
     async def _stop(self, grace: float | None) -> None:
         self._health.close()
-        await self._readiness.close()
+        # At once: what waits before it lets calls in that are cut off by it.
         await self._server.stop(grace)
+        await self._readiness.close()
         if not await self._outermost.all_done(UNWIND):
             logger.error("calls that were cancelled did not end", extra={"seconds": UNWIND})
 

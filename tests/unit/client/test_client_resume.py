@@ -224,6 +224,7 @@ FAILURES: dict[str, Failure] = {
     "draining": DRAINING,
     "not-resumable": NOT_RESUMABLE,
     "cancelled": (grpc.StatusCode.CANCELLED, "Received RST_STREAM with error code 8"),
+    "cut off": (grpc.StatusCode.CANCELLED, "CANCELLED"),
     "unknown": (grpc.StatusCode.UNKNOWN, "Stream removed"),
     "internal": (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
     "over-limit": over_limit(0.01),

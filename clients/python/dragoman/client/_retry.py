@@ -20,7 +20,6 @@ from dragoman.client._errors import DragomanError
 
 _TRANSPORT: Final = frozenset(
     {
-        grpc.StatusCode.CANCELLED,
         grpc.StatusCode.UNKNOWN,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNAVAILABLE,
@@ -60,7 +59,12 @@ def is_break(error: DragomanError) -> bool:
     """Whether the call broke, instead of being answered: then it may be made again."""
     if error.code is grpc.StatusCode.UNAVAILABLE or error.reason == "RUN_NOT_RESUMABLE":
         return True
-    if error.reason or error.code not in _TRANSPORT:
+    if error.reason:
+        return False
+    if error.code is grpc.StatusCode.CANCELLED:
+        # Our own cancels do not come as errors: gRPC has cut the call off, because the server is going away.
+        return True
+    if error.code not in _TRANSPORT:
         return False
     said = error.message.lower()
     return any(word in said for word in _WORDS)
