@@ -87,7 +87,8 @@ class FetchedKeys:
             if key is not None:
                 return key
         while self._tried < came:
-            if self._fetching is None and (pause := self._tried + COOL_DOWN - time.monotonic()) > 0:
+            idle = self._fetching is None or self._fetching.done()
+            if idle and (pause := self._tried + COOL_DOWN - time.monotonic()) > 0:
                 await asyncio.sleep(pause)
                 continue
             await asyncio.shield(self._begin())
@@ -111,13 +112,15 @@ class FetchedKeys:
 
     def _begin(self) -> "asyncio.Task[None]":
         """The fetch that is under way, or a new one."""
-        if self._fetching is None:
+        # One that is done is of no use any more: to wait for it would not even let the loop forget it.
+        if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._fetch(), name="jwks")
             self._fetching.add_done_callback(self._done)
         return self._fetching
 
-    def _done(self, _task: object) -> None:
-        self._fetching = None
+    def _done(self, task: object) -> None:
+        if self._fetching is task:
+            self._fetching = None
 
     async def _fetch(self) -> None:
         began = time.monotonic()

@@ -94,7 +94,8 @@ class KeyRing:
     async def _look(self, since: float) -> None:
         """Asks the store, unless somebody has done so since then. Raises StorageUnavailable."""
         while self._asked < since:
-            if self._looking is None:
+            # One that is done is of no use any more: to wait for it would not even let the loop forget it.
+            if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(
                     self._ask(), name="key-ring-look", context=self._context.copy()
                 )
@@ -103,7 +104,8 @@ class KeyRing:
             await asyncio.shield(self._looking)
 
     def _looked(self, look: "asyncio.Task[None]") -> None:
-        self._looking = None
+        if self._looking is look:
+            self._looking = None
         if not look.cancelled():
             look.exception()  # it is raised where it is waited for, if anybody is left
 

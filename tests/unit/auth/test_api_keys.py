@@ -264,3 +264,25 @@ async def test_a_ring_does_not_open_without_the_store(source: Source) -> None:
     source.away = True
     with pytest.raises(StorageUnavailable):
         await KeyRing(source).open()
+
+
+async def test_who_comes_just_when_the_keys_have_been_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the end of a look and the moment when it is forgotten: a new one is begun, and nobody spins."""
+    monkeypatch.setattr(keyring, "STALE", 0.0)
+    monkeypatch.setattr(keyring, "AGAIN", 0.0)
+    read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Slow(Source):
+        async def all(self) -> list[ApiKey]:
+            if not read.done():
+                await read
+            return []
+
+    ring = KeyRing(Slow())
+    first = asyncio.create_task(ring.find("first"))
+    await asyncio.sleep(0.01)
+    # The look goes on in the next round of the loop; right after it, before what it has left to be done, comes the late one.
+    read.set_result(None)
+    late = asyncio.create_task(ring.find("late"))
+    assert await asyncio.gather(first, late) == [None, None]
+    await ring.close()
