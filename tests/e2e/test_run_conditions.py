@@ -144,9 +144,10 @@ async def test_a_run_goes_with_its_caller(how: str) -> None:
                 since = time.monotonic()
                 call.cancel()
             else:
-                with pytest.raises(grpc.aio.AioRpcError) as late:
+                try:
                     await exhaust(call)
-                assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                except grpc.aio.AioRpcError as late:
+                    assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # noqa: PT017 - or the server was first
                 since = time.monotonic()
             async with asyncio.timeout(10):
                 await provider.ended.wait()
