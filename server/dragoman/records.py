@@ -420,3 +420,5 @@ class RunEnd:
     `chunk`."""
     lapsed: timedelta | None = None
     """Set when another process ends it as abandoned: only if its lease is still older than this by the database's clock."""
+    opening: EventChunk | None = None
+    """What an abandoned run begins with, if no event of it is stored."""

@@ -121,6 +121,25 @@ async def test_a_run_whose_lease_was_renewed_is_not_ended(store: SqlStore, peer:
     assert (await store.get_run(make.ALICE, run.id)).status is RunStatus.COMPLETED
 
 
+async def test_an_abandoned_run_of_which_nothing_is_stored_gets_its_beginning_with_its_end(
+    store: SqlStore,
+) -> None:
+    bare, begun = await running(store), await running(store)
+    await store.append_events([make.chunk(begun, 1, b"a", b"b")])
+    await silence(store, bare, begun)
+    for run in (bare, begun):
+        # Whoever ends them has read both before anything was stored.
+        end = replace(lapsed(run), opening=make.chunk(run, 1, b"started"))
+        assert (await store.end_run(end)).stored
+        assert (await store.end_run(end)).stored
+        first = [make.chunk(run, 1, b"started")] if run is bare else [make.chunk(run, 1, b"a", b"b")]
+        log = [*first, make.chunk(run, 10_000, b"abandoned")]
+        assert await store.read_events(make.ALICE, run.id, 0, 2**20) == log
+        assert await store.read_events(make.ALICE, run.id, 2, 2**20) == log[1:]
+        ended = await store.get_run(make.ALICE, run.id)
+        assert (ended.last_sequence, ended.last_event) == (10_000, b"abandoned")
+
+
 async def test_a_gap_before_the_last_event_is_read_across(store: SqlStore) -> None:
     run = await running(store)
     for first in (1, 3):

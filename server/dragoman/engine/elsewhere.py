@@ -1,7 +1,9 @@
 """Ends runs that no task conducts: paused ones, and those that a dead process has left.
 
 What such a run has left is in the store: its text in the event log, its messages, its calls. The end is made of that. The
-last event of an abandoned run is numbered `GAP` after the last stored one: see `log`.
+last event of an abandoned run is numbered `GAP` after the last stored one: see `log`. When none is stored, for its process
+was killed in the first moment, the first one is made again: it tells whoever asks again by the same request which run and
+session were his.
 """
 
 from dataclasses import replace
@@ -25,10 +27,16 @@ async def end_paused(store: Store, run: Run, cancellation: Cancellation) -> Ende
 async def end_abandoned(store: Store, run: Run, lease: timedelta) -> Ended:
     """Ends a run whose holder is silent, unless that has said meanwhile that it lives. Raises as `end_paused`."""
     run = replace(run, totals=totals(await store.run_calls(run.owner, run.id), run.totals.currency))
-    end = await _end(
-        store, run, Cancellation(event_pb2.CANCEL_REASON_ABANDONED), run.last_sequence + GAP, lease
-    )
-    return await store.end_run(end)
+    opening = None if run.last_sequence else _opening(run)
+    last = run.last_sequence if opening is None else opening.last_sequence
+    end = await _end(store, run, Cancellation(event_pb2.CANCEL_REASON_ABANDONED), last + GAP, lease)
+    return await store.end_run(replace(end, opening=opening))
+
+
+def _opening(run: Run) -> EventChunk:
+    event = terminal.opening(run)
+    event.sequence = 1
+    return EventChunk(run.id, 1, 1, (event.SerializeToString(),))
 
 
 async def _end(

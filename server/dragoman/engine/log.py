@@ -107,7 +107,7 @@ class RunLog:
         return self._last
 
     def append(self, event: event_pb2.RunEvent) -> None:
-        """Takes an event without sequence and time; leaves it out when the log is sealed."""
+        """Takes an event without sequence, and without time unless it has one; leaves it out when the log is sealed."""
         if self._sealed:
             return
         kind = event.WhichOneof("event")
@@ -179,7 +179,8 @@ class RunLog:
 
     def _number(self, event: event_pb2.RunEvent) -> bytes:
         event.sequence = self._last + 1
-        event.create_time.seconds, event.create_time.nanos = divmod(time.time_ns(), 1_000_000_000)
+        if not event.HasField("create_time"):
+            event.create_time.seconds, event.create_time.nanos = divmod(time.time_ns(), 1_000_000_000)
         return event.SerializeToString()
 
     def _show(self, event: event_pb2.RunEvent, size: int) -> None:

@@ -197,13 +197,14 @@ class LiveRun:
         """Waits for the session's turn. False when the run ends before it has it."""
         if self._run.status is not RunStatus.QUEUED:
             return True
-        self._log.append(terminal.run_queued(self._order, self._position))
+        self._log.append(terminal.opening(self._run, self._position))
         await _first(self._granted, self._interrupted, self._log.stuck, name=f"turn-{self.run_id}")
         if not self._interrupted.is_set() and (refused := await self._refused()) is not None:
             self.cancel(refused)
         return not self._interrupted.is_set() and not self._log.stuck.is_set()
 
     def _begin(self) -> None:
+        waited = self._run.status is RunStatus.QUEUED
         self._run = replace(self._run, status=RunStatus.RUNNING)
         self._began = self._loop.time()
         self._watch.began()
@@ -217,7 +218,7 @@ class LiveRun:
             )
         continuation = self._order.continuation
         if continuation is None:
-            self._log.append(terminal.run_started(self._order, self._run.model, self._run.provider))
+            self._log.append(terminal.run_started(self._run) if waited else terminal.opening(self._run))
         else:
             self._log.append(terminal.run_continued(len(continuation.resolutions)))
 

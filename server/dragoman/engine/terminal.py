@@ -8,34 +8,43 @@ from google.protobuf import json_format
 from google.rpc import error_details_pb2
 
 from dragoman import wire
-from dragoman.engine.ports import Outcome, RunOrder
+from dragoman.engine.ports import Outcome
 from dragoman.engine.states import Step
 from dragoman.errors import DragomanError
-from dragoman.records import Cancellation, Totals
+from dragoman.records import Cancellation, Run, RunStatus, Totals
 from dragoman.status import to_status
 from dragoman.v1 import event_pb2
 
 
-def run_started(order: RunOrder, model: str, provider: str) -> event_pb2.RunEvent:
-    """The first event of every run."""
+def run_started(run: Run) -> event_pb2.RunEvent:
+    """The first event of every run that need not wait; of others the second."""
     return event_pb2.RunEvent(
         run_started=event_pb2.RunStarted(
-            run_id=str(order.run_id),
-            session_id=str(order.session.id),
-            agent_name=order.agent_name,
-            model=model,
-            provider=provider,
+            run_id=str(run.id),
+            session_id=str(run.session_id),
+            agent_name=run.agent_name,
+            model=run.model,
+            provider=run.provider,
         )
     )
 
 
-def run_queued(order: RunOrder, position: int) -> event_pb2.RunEvent:
+def run_queued(run: Run, position: int) -> event_pb2.RunEvent:
     """The first event of a run that has to wait for its session's turn."""
     return event_pb2.RunEvent(
-        run_queued=event_pb2.RunQueued(
-            run_id=str(order.run_id), session_id=str(order.session.id), position=position
-        )
+        run_queued=event_pb2.RunQueued(run_id=str(run.id), session_id=str(run.session_id), position=position)
     )
+
+
+def opening(run: Run, position: int = 0) -> event_pb2.RunEvent:
+    """The first event of a run as it was created, without its sequence.
+
+    Its time is the run's, so that who finds a run of which nothing was stored can make the same event again (but for the
+    position in the queue, which only the process knew that is gone).
+    """
+    event = run_queued(run, position) if run.status is RunStatus.QUEUED else run_started(run)
+    event.create_time.FromDatetime(run.create_time)
+    return event
 
 
 def run_continued(resolved: int) -> event_pb2.RunEvent:

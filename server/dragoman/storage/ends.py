@@ -224,10 +224,11 @@ def _write_messages(connection: sa.Connection, ending: Ending, last_sequence: in
 
 def _write_events(connection: sa.Connection, ending: Ending, last_sequence: int) -> None:
     """Writes the last events, without those that an append has stored after all."""
-    chunk = after_sequence(ending.end.chunk, last_sequence)
-    if chunk is None:
+    wanted = [chunk for chunk in (ending.end.opening, ending.end.chunk) if chunk is not None]
+    chunks = [left for chunk in wanted if (left := after_sequence(chunk, last_sequence)) is not None]
+    if not chunks:
         return
     packer = Packer(ending.end.run_id, ending.limit)
-    connection.execute(_INSERT_EVENTS, chunk_values(chunk, packer))
+    connection.execute(_INSERT_EVENTS, [chunk_values(chunk, packer) for chunk in chunks])
     if packer.pieces:
         connection.execute(_INSERT_PIECES, packer.pieces)

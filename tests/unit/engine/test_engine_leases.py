@@ -77,6 +77,36 @@ async def test_a_run_of_a_dead_process_is_ended_by_a_peer_with_what_was_stored_o
     assert await peer.watch(live.run_id, log[-1].sequence) == []
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_run_of_which_nothing_was_stored_begins_and_ends_all_the_same(
+    cluster: Cluster, waits: bool
+) -> None:
+    forever = asyncio.Event()
+    dying = await cluster.process(ScriptedRunner(text("a"), forever.wait))
+    first = await dying.start() if waits else None
+    dying.door.fail("append_events")
+    if first is None:
+        live = await dying.start()
+    else:
+        live = await dying.queue(await dying.door.session(first.session_id))
+    async for event in live.events(0):
+        seen = event
+        break
+    await dying.crash()
+    assert (await dying.door.run(live.run_id)).last_sequence == 0
+    peer = await cluster.process(ScriptedRunner())
+    await end_abandoned(peer.door, live.run_id)
+    opening, end = await peer.watch(live.run_id)
+    assert (opening.sequence, end.sequence) == (1, 1 + GAP)
+    assert end.run_cancelled.reason == ABANDONED
+    if waits:
+        seen.run_queued.ClearField("position")  # it has gone with the process
+    assert opening == seen
+    started = opening.run_queued if waits else opening.run_started
+    assert (started.run_id, started.session_id) == (str(live.run_id), str(live.session_id))
+    assert await peer.watch(live.run_id, 1) == [end]
+
+
 async def booked(process: Process, live: FollowedRun, tokens: list[int]) -> bool:
     return await process.door.bill(live.run_id) == tokens
 

@@ -607,7 +607,7 @@ class RunQueued(_message.Message):
     session_id: _builtins.str
     """The session."""
     position: _builtins.int
-    """Its place among those that wait, from 1."""
+    """Its place among those that wait, from 1; 0 when it was lost in a crash of the server."""
     def __init__(
         self,
         *,
