@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 from agno.agent import Agent
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.certificates import Authority, Pem
@@ -220,6 +223,17 @@ async def test_certificates_are_replaced_while_calls_are_made(
             assert await one.list_agents()
         stop.set()
         await asyncio.gather(*callers)
+
+
+async def test_certificates_are_replaced_while_many_connect(tmp_path: Path) -> None:
+    """gRPC alone does not live through this for three seconds: see `GRACE` in transport/tls.py."""
+    command = [sys.executable, "-m", "support.storm", str(tmp_path), "6"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(support.__path__[0]).parent)}
+    storm = await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=PIPE)
+    told, errors = await storm.communicate()
+    assert storm.returncode == 0, errors.decode()
+    handshakes, certificates = map(int, told.split())
+    assert min(handshakes, certificates) > 5
 
 
 @pytest.mark.parametrize("broken", ["another key", "no file", "no PEM", "no authority"])

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,14 @@ from cryptography import x509
 
 logger = logging.getLogger(__name__)
 
+GRACE = 0.25
+"""Seconds for which no other handshake may have begun when the certificate is replaced.
+
+gRPC asks us under a lock, and after that makes the handshaker outside of it (`add_handshakers` in ssl_security_connector.cc;
+grpc/grpc#36693, open as of 1.85.1). A new certificate frees what another thread is about to make its handshaker of, which
+ends the process, and does so within seconds when many connect. While one of us is asked nobody else is: who waits lets those
+go on who were asked before.
+"""
 
 _Stamp: TypeAlias = tuple[tuple[int, ...], ...]
 
@@ -48,6 +57,7 @@ class TlsReloader:
         self._expires = expires
         self._lock = threading.Lock()  # handshakes ask in threads of gRPC
         self._seen = self._stamp()
+        self._asked = float("-inf")
         self._refused: object = None
         self._initial = self._read(self._seen)
 
@@ -64,20 +74,29 @@ class TlsReloader:
         """The new configuration; None when nothing has changed. Raises nothing: the old one goes on then."""
         with self._lock:
             try:
-                stamp = self._stamp()
-                if stamp == self._seen:
-                    return None
-                configuration = self._read(stamp, in_time=True)
-            except TlsUnusable as error:
-                if self._refused != (refused := str(error)):
-                    logger.warning(
-                        "a new certificate cannot be used: the old one goes on", extra={"why": refused}
-                    )
-                    self._refused = refused
+                configuration = self._look()
+                if configuration is not None:
+                    time.sleep(max(self._asked + GRACE - time.monotonic(), 0.0))
+                return configuration
+            finally:
+                self._asked = time.monotonic()
+
+    def _look(self) -> Any:
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen:
                 return None
-            self._seen, self._refused = stamp, None
-            logger.info("the certificate was replaced", extra={"file": str(self._files.certificate)})
-            return configuration
+            configuration = self._read(stamp, in_time=True)
+        except TlsUnusable as error:
+            if self._refused != (refused := str(error)):
+                logger.warning(
+                    "a new certificate cannot be used: the old one goes on", extra={"why": refused}
+                )
+                self._refused = refused
+            return None
+        self._seen, self._refused = stamp, None
+        logger.info("the certificate was replaced", extra={"file": str(self._files.certificate)})
+        return configuration
 
     def _paths(self) -> list[Path]:
         files = self._files
