@@ -127,6 +127,18 @@ class Call:
         self.end_time = utcnow()
         self.cost = pricer.price(self.provider, self.model, self.usage, self.end_time)
 
+    def let_go(self) -> None:
+        """Forgets what knows the run that knows this call: the task, and the error, with the frames that it went through.
+
+        So nothing of a run that has ended waits for the garbage collector, which counts objects, and not their size.
+        """
+        error, passed = self.error, set[int]()
+        while error is not None and id(error) not in passed:
+            passed.add(id(error))
+            error.__traceback__ = None  # Agno's frames know the error that went through them
+            error = error.__cause__ or error.__context__
+        self.task = self.error = None
+
     def _elapsed(self) -> timedelta:
         return timedelta(seconds=time.perf_counter() - self._started)
 

@@ -272,6 +272,8 @@ class Ledger:
             async with asyncio.timeout(CLOSE_GRACE):
                 for closed in streams:
                     await closed.wait()
+        for call in self._calls:
+            call.let_go()
 
     def _tell(self, call: Call, *, under_way: bool) -> None:
         """Tells the meter how the call stands. What comes after the run's end is in its outcome, or in no ledger."""

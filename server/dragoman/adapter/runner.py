@@ -42,6 +42,7 @@ from dragoman.adapter import (
     supplied,
     values,
 )
+from dragoman.adapter.books import MemberBooks
 from dragoman.adapter.call import Call, Source
 from dragoman.adapter.calls import Ledger
 from dragoman.adapter.clients import Clients
@@ -50,7 +51,7 @@ from dragoman.adapter.ports import Builder, HistorySource
 from dragoman.adapter.verbatim import Verbatim
 from dragoman.engine.ports import Continuation, Meter, Outcome, Pricer, RunOrder
 from dragoman.errors import AgentFailed, DragomanError
-from dragoman.records import Totals, totals, utcnow
+from dragoman.records import utcnow
 from dragoman.v1 import event_pb2
 
 logger = logging.getLogger(__name__)
@@ -129,8 +130,7 @@ class AgnoRun:
         self._context = RunContext(
             run_id=self._id, session_id=str(order.session.id), user_id=order.owner.user or None
         )
-        self._currency = currency
-        self._spent_before: dict[str, Totals] = {}
+        self._books = MemberBooks(scope.ledger, currency)
         self._results: dict[str, list[str]] = {}
         self._mapping = self._map_for(order.agent_name)
         self._outcome = Outcome()
@@ -147,7 +147,7 @@ class AgnoRun:
     def _map_for(
         self, name: str, begun: Sequence[continuing.Begun] = (), component: Agent | Team | None = None
     ) -> Mapping:
-        accounts = Accounts(self._ledger.finish, media.show, self._spent, self._why_failed)
+        accounts = Accounts(self._ledger.finish, media.show, self._books.spent, self._books.why_failed)
         return Mapping(
             root_run_id=self._id,
             agent_name=name,
@@ -177,6 +177,7 @@ class AgnoRun:
         finally:
             self._ended = True
             await self._clean_up()
+            self._task = None  # one that is cancelled holds the frames that hold us
 
     async def stop(self) -> None:
         """Asks the agent and its members to stop at the next occasion. Returns at once; harmless when it has ended."""
@@ -266,7 +267,7 @@ class AgnoRun:
         self._supplied = supplied.Supplied(restored)
         self._scope.tools.awaited = restored.awaited
         self._results = {run_id: list(told) for run_id, told in restored.results.items()}
-        self._spent_before = {one.member.run_id: one.spent for one in restored.begun}
+        self._books.spent_before = {one.member.run_id: one.spent for one in restored.begun}
         open_calls: set[str] = set()
         for output in restored.outputs():
             before = continuing.settled(output.messages or ())
@@ -298,7 +299,7 @@ class AgnoRun:
             logger.error("a run was paused without a result to continue", extra={"run_id": self._id})
             raise AgentFailed(self._order.agent_name)
         begun = [
-            continuing.Begun(member, self._spent(run_id))
+            continuing.Begun(member, self._books.spent(run_id))
             for run_id, member in self._mapping.members().items()
         ]
         self._outcome.continuation = await asyncio.to_thread(
@@ -393,26 +394,6 @@ class AgnoRun:
             self._outcome.error = AgentFailed(self._order.agent_name)
         else:
             self._outcome.error = self._classified(error_type, message, error, call)
-
-    def _spent(self, member_run_id: str) -> Totals:
-        """What a member's own calls have come to, those before a pause included."""
-        now = totals(self._ledger.of_run(member_run_id), self._currency)
-        before = self._spent_before.get(member_run_id)
-        return now if before is None else before + now
-
-    def _why_failed(self, event: Any, name: str, provider: str) -> DragomanError:
-        """Why a member failed."""
-        call = self._ledger.last(event.run_id)
-        if call is None or str(call.error) != (event.content or ""):
-            call = None
-        return failures.classify(
-            event.error_type,
-            event.content,
-            call.error if call else None,
-            status=call.http_status if call else None,
-            provider=call.provider if call else provider,
-            agent_name=name,
-        )
 
     def _classified(
         self,

@@ -84,7 +84,7 @@ class LiveRun:
         self._order = order
         self._log = log
         self._runner = runner
-        self._meter = meter(self)
+        self._meter = meter
         self._write_end = write_end
         self._past = past
         self._refused = refused
@@ -227,7 +227,7 @@ class LiveRun:
         defect: DragomanError | None = None
         agent_run: AgentRun | None = None
         try:
-            agent_run = self._runner.begin(self._order, self._meter)
+            agent_run = self._runner.begin(self._order, self._meter(self))
             defect = await self._iterate(agent_run)
         except Exception as error:  # noqa: BLE001 - a run must always end with its one last event
             defect = _incident(self.run_id, error)
