@@ -60,11 +60,16 @@ async def all_ended(server: Serving) -> None:
 
 
 async def assert_nothing_left(tasks: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(asyncio.all_tasks()) > tasks:
             await asyncio.sleep(0.01)
-    gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, AgnoRun | LiveRun)]
+    for _ in range(20):  # a run's place is free a moment before its task has ended
+        gc.collect()
+        left = [thing for thing in gc.get_objects() if isinstance(thing, AgnoRun | LiveRun)]
+        if not left:
+            break
+        await asyncio.sleep(0.1)
+    assert left == []
     assert await cancel.aget_active_runs() == {}
 
 

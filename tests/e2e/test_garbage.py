@@ -80,17 +80,22 @@ async def played(client: Dragoman, told: str) -> str:
         return kinds([event async for event in run])[-1]
 
 
-async def gone(server: Serving) -> list[object]:
-    """What is left when the server has nothing more to do."""
+def ours() -> list[object]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, OURS)]
+
+
+async def left(server: Serving, before: list[object]) -> list[object]:
+    """What is left when the server has nothing more to do, but for what was there before."""
+    known = set(map(id, before))
     async with asyncio.timeout(30):
         while server.server.engine.active_runs:
             await asyncio.sleep(0.01)
         for _ in range(20):
-            left: list[object] = [thing for thing in gc.get_objects() if isinstance(thing, OURS)]
-            if not left:
+            found = [thing for thing in ours() if id(thing) not in known]
+            if not found:
                 break
             await asyncio.sleep(0.1)
-    return left
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -119,14 +124,15 @@ ENDS = {
 @pytest.mark.parametrize("told", ENDS)
 def test_a_run_leaves_nothing_for_the_garbage_collector(told: str) -> None:
     async def work() -> None:
+        before = ours()
         async with serving(Player()) as server, Dragoman(server.address) as client:
             assert await played(client, told) == ENDS[told]  # fills caches
-            assert await gone(server) == []
+            assert await left(server, before) == []
             gc.collect()
             gc.disable()
             try:
                 assert await played(client, told) == ENDS[told]
-                assert await gone(server) == []
+                assert await left(server, before) == []
             finally:
                 gc.enable()
 
@@ -135,6 +141,7 @@ def test_a_run_leaves_nothing_for_the_garbage_collector(told: str) -> None:
 
 def test_nor_does_one_that_asks_claude() -> None:
     async def work() -> None:
+        before = ours()
         async with (
             FakeAnthropic() as fake,
             serving(ClaudeAgent(claude(fake))) as server,
@@ -150,7 +157,7 @@ def test_nor_does_one_that_asks_claude() -> None:
                     gc.disable()
                 try:
                     assert await client.run("assistant", str(uuid.uuid4())).text() == "SoIt is so."
-                    assert await gone(server) == []
+                    assert await left(server, before) == []
                 finally:
                     gc.enable()
 
