@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dragoman.auth.asking import Asker, Unanswered
+from dragoman.auth.sharing import SharedWork
 from dragoman.auth.verifying import ALGORITHMS, PublicKey, VerifyingKey, refusal
 from dragoman.errors import IdentityUnavailable
 
@@ -71,7 +72,7 @@ class FetchedKeys:
         self._refresh = refresh
         self._max_age = max_age
         self._tried = self._fetched = float("-inf")
-        self._fetching: asyncio.Task[None] | None = None
+        self._fetching = SharedWork(self._fetch, "jwks")
 
     async def find(self, key_id: str | None, algorithm: str) -> VerifyingKey:
         """See VerifyingKeys."""
@@ -80,18 +81,18 @@ class FetchedKeys:
         if key is not None and came - self._fetched < self._max_age:
             if came - self._tried > 2 * self._refresh:
                 # Nobody has asked for long: the key may have been taken back meanwhile.
-                await asyncio.shield(self._begin())
+                await self._fetching.share()
                 key = self._keys.pick(key_id, algorithm)
             elif came - self._fetched > self._refresh and came - self._tried > COOL_DOWN:
-                self._begin()
+                self._fetching.begin()
             if key is not None:
                 return key
         while self._tried < came:
-            idle = self._fetching is None or self._fetching.done()
-            if idle and (pause := self._tried + COOL_DOWN - time.monotonic()) > 0:
+            pause = self._tried + COOL_DOWN - time.monotonic()
+            if pause > 0 and not self._fetching.under_way:
                 await asyncio.sleep(pause)
                 continue
-            await asyncio.shield(self._begin())
+            await self._fetching.share()
         if self._fetched < came:
             raise IdentityUnavailable
         key = self._keys.pick(key_id, algorithm)
@@ -101,26 +102,12 @@ class FetchedKeys:
 
     async def open(self) -> None:
         """Begins to fetch them, so that the first caller need not wait. That it fails is told in the log."""
-        self._begin()
+        self._fetching.begin()
 
     async def close(self) -> None:
         """Ends what is being fetched, and the connections."""
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.wait({self._fetching})
+        await self._fetching.close()
         await self._asker.close()
-
-    def _begin(self) -> "asyncio.Task[None]":
-        """The fetch that is under way, or a new one."""
-        # One that is done is of no use any more: to wait for it would not even let the loop forget it.
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.create_task(self._fetch(), name="jwks")
-            self._fetching.add_done_callback(self._done)
-        return self._fetching
-
-    def _done(self, task: object) -> None:
-        if self._fetching is task:
-            self._fetching = None
 
     async def _fetch(self) -> None:
         began = time.monotonic()

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from dragoman.auth.keys import valid
+from dragoman.auth.sharing import SharedWork
 from dragoman.errors import StorageUnavailable
 from dragoman.records import ApiKey, utcnow
 
@@ -58,10 +59,8 @@ class KeyRing:
         self._keys: dict[str, ApiKey] = {}
         self._counted: set[str] = set()
         self._asked = float("-inf")
-        self._looking: asyncio.Task[None] | None = None
-        self._context = (
-            copy_context()
-        )  # looks are nobody's: they log no request of the call that was first to wait
+        # Looks are nobody's: they log no request of the call that was first to wait.
+        self._looking = SharedWork(self._ask, "key-ring-look", copy_context())
         self._listener: Callable[[Collection[str]], None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -76,10 +75,10 @@ class KeyRing:
 
     async def close(self) -> None:
         """Follows them no more."""
-        if tasks := {task for task in (self._task, self._looking) if task is not None}:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._looking.close()
 
     async def find(self, key_id: str) -> ApiKey | None:
         """The key, if it counts. Raises StorageUnavailable."""
@@ -94,20 +93,7 @@ class KeyRing:
     async def _look(self, since: float) -> None:
         """Asks the store, unless somebody has done so since then. Raises StorageUnavailable."""
         while self._asked < since:
-            # One that is done is of no use any more: to wait for it would not even let the loop forget it.
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(
-                    self._ask(), name="key-ring-look", context=self._context.copy()
-                )
-                self._looking.add_done_callback(self._looked)
-            # Who leaves does not take the look from the others.
-            await asyncio.shield(self._looking)
-
-    def _looked(self, look: "asyncio.Task[None]") -> None:
-        if self._looking is look:
-            self._looking = None
-        if not look.cancelled():
-            look.exception()  # it is raised where it is waited for, if anybody is left
+            await self._looking.share()
 
     async def _ask(self) -> None:
         began = time.monotonic()
