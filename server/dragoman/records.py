@@ -4,16 +4,20 @@ Frozen dataclasses with no behaviour beyond arithmetic. Times are aware UTC `dat
 `Decimal`; ids are `uuid.UUID` (v7); an absent figure is None, never 0.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from dragoman.quotas import NO_QUOTAS, Quotas
 from dragoman.v1 import event_pb2
+
+AGENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""What an agent can be called."""
 
 MONEY_SCALE = 12
 """Decimal places that a stored amount keeps. A price per million tokens with six places is exact at this scale."""

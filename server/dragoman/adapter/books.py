@@ -29,9 +29,7 @@ class MemberBooks:
 
     def why_failed(self, event: Any, name: str, provider: str) -> DragomanError:
         """Why a member failed: of Agno's event, the member's name and its model's provider."""
-        call = self._ledger.last(event.run_id)
-        if call is None or str(call.error) != (event.content or ""):
-            call = None
+        call = self._ledger.failed_with(event.content, event.run_id)
         return failures.classify(
             event.error_type,
             event.content,

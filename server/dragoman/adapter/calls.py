@@ -227,6 +227,11 @@ class Ledger:
         source = self._sources.get(agno_run_id or self._root.agno_id)
         return next((c for c in reversed(self._calls) if c.source is source and c.has_run), None)
 
+    def failed_with(self, told: str | None, agno_run_id: str | None = None) -> Call | None:
+        """The latest call, likewise, when its error is what Agno's event tells: the event has the text alone."""
+        call = self.last(agno_run_id)
+        return call if call is not None and str(call.error) == (told or "") else None
+
     def of_run(self, agno_run_id: str) -> list[ModelCall]:
         """The calls of one run alone, without those of its members, in order."""
         source = self._sources.get(agno_run_id)

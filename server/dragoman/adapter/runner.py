@@ -381,12 +381,10 @@ class AgnoRun:
     def _fail(self, error_type: str | None, message: str | None, error: BaseException | None) -> None:
         if self._outcome.status != "running":
             return
-        call = self._ledger.last()
-        # Agno's event has the text of an exception only: a model's is on its call, with the HTTP status.
-        if error is None and call is not None and str(call.error) == (message or ""):
+        # A model's exception is on its call, with the HTTP status.
+        call = None if error is not None else self._ledger.failed_with(message)
+        if call is not None:
             error = call.error
-        else:
-            call = None
         self._outcome.status = "failed"
         if isinstance(error, continuing.NotContinuable) or (call is None and self._unanswered()):
             # The agent cannot do what it was paused for: a tool may have gone.

@@ -1,7 +1,6 @@
 """Checks an agent or a team by building it, so that what would fail at the first run fails when the server starts."""
 
 import inspect
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +18,10 @@ from dragoman.catalog.describe import describe, input_schema, members
 from dragoman.catalog.modalities import check_media
 from dragoman.catalog.plain import PlainAgent, PlainTeam
 from dragoman.catalog.problems import Location, Rejected, raised, source_of
-from dragoman.records import Limits
+from dragoman.records import AGENT_NAME, Limits
 from dragoman.v1 import agent_service_pb2
 
 _KINDS = tuple(MediaKind)
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def _check_settings(agent: Served[Any, Any]) -> None:
     name = getattr(agent, "name", None)
     if not name:
         raise Rejected(f"{who} has no name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not AGENT_NAME.fullmatch(name):
         raise Rejected(f"{name!r} is not a name: 1 to 128 letters, digits, '-', '_' or '.'")
     runs: object = agent.history_runs
     if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 0):

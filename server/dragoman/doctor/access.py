@@ -97,6 +97,7 @@ def _dates(file: Path, what: str) -> Iterator[Finding]:
 
 def api_keys(settings: Settings) -> Iterator[Finding]:
     """Whether there is one by which anybody could call."""
+    from dragoman.auth.keys import valid
     from dragoman.storage import DatabaseUnusable, open_store, schema_state
 
     if "keys" not in settings.auth:
@@ -113,8 +114,7 @@ def api_keys(settings: Settings) -> Iterator[Finding]:
     async def usable() -> int:
         try:
             now = datetime.now(UTC)
-            keys = await store.keys.all()
-            return sum(each.revoke_time is None and (each.expire_time or now) >= now for each in keys)
+            return sum(valid(each, now) for each in await store.keys.all())
         finally:
             await store.close()
 

@@ -20,6 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from dragoman import ids, wire
 from dragoman.engine.ports import JsonObject
 from dragoman.errors import InvalidInput, PageTokenInvalid, Violation
+from dragoman.records import AGENT_NAME
 from dragoman.transport import idempotency, structs
 
 MAX_LABELS = 32
@@ -28,7 +29,6 @@ MAX_LABEL_VALUE = 512
 
 _NO_ID = UUID(int=0)
 _OWNER_NAME = re.compile(r"[\x20-\x7e]{1,128}")
-_AGENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MIN_SECONDS = -62_135_596_800  # 0001-01-01T00:00:00Z
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -99,7 +99,7 @@ class Checks:
     def agent_filter(self, field: str, text: str) -> str:
         """The name of an agent, served here or not any more; empty for all. What no agent can be called is refused before the
         database, whose columns have a length, is asked for it."""
-        if text and not _AGENT_NAME.fullmatch(text):
+        if text and not AGENT_NAME.fullmatch(text):
             self.add(field, "must be a name: 1 to 128 letters, digits, '-', '_' or '.'; or empty")
             return ""
         return text

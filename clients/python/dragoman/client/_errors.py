@@ -149,15 +149,18 @@ def from_status(status: status_pb2.Status) -> DragomanError:
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> DragomanError:
-    """The error of a failed call. Details that are missing or damaged leave its code and sentence."""
+    """The error of a failed call, which is its cause. Details that are missing or damaged leave its code and sentence."""
     try:
         status = rpc_status.from_call(error)
     except (DecodeError, ValueError):  # damaged, or not about this error
         status = None
     if status is not None:
-        return from_status(status)
-    code = error.code()
-    return _CLASSES.get(code, DragomanError)(code, error.details() or code.value[1])
+        made = from_status(status)
+    else:
+        code = error.code()
+        made = _CLASSES.get(code, DragomanError)(code, error.details() or code.value[1])
+    made.__cause__ = error
+    return made
 
 
 def from_outcome(outcome: RunResult, run_id: str = "") -> RunFailed:

@@ -93,7 +93,6 @@ class Link:
                 return await method(stubs)(request, timeout=left, metadata=metadata)
             except grpc.aio.AioRpcError as failure:
                 error = from_rpc(failure)
-                error.__cause__ = failure
             finally:
                 self._leave(stubs)
             if proof.renewable(error):

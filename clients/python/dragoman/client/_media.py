@@ -71,7 +71,6 @@ async def read_media(link: Link, media_id: str, offset: int) -> AsyncIterator[by
                     yield response.data
         except grpc.aio.AioRpcError as failure:
             error = from_rpc(failure)
-            error.__cause__ = failure
         else:
             return
         finally:

@@ -143,9 +143,7 @@ class RunStream:
         try:
             event = await call.read()
         except grpc.aio.AioRpcError as failure:
-            error = from_rpc(failure)
-            error.__cause__ = failure
-            return None, error
+            return None, from_rpc(failure)
         if not isinstance(event, event_pb2.RunEvent):  # grpc.aio.EOF
             return None, None
         self._proof.accepted()
