@@ -83,8 +83,8 @@ def _settle() -> None:
     late: teams, as Agno makes them, refer to themselves, and stay with all that was said in them until it comes. And it
     goes through little then, while everybody waits.
     """
-    gc.collect()
     gc.freeze()
+    gc.collect()  # goes through nothing, and so counts from nothing what comes
 
 
 async def _first(task: asyncio.Task[Any], event: asyncio.Event) -> bool:
