@@ -11,7 +11,7 @@ import grpc
 import pytest
 from agno.agent import Agent
 from agno.run import cancel
-from support.e2e import Stubs, kinds, stubs
+from support.e2e import Stubs, all_ended, kinds, stubs
 
 from dragoman.adapter import AgnoRun
 from dragoman.agents import BaseAgent
@@ -51,12 +51,6 @@ async def talking() -> AsyncIterator[tuple[Serving, Stubs, Talker]]:
     talker = Talker()
     async with serving(talker, flush_interval=0.0) as server, stubs(server.address) as client:
         yield server, client, talker
-
-
-async def all_ended(server: Serving) -> None:
-    async with asyncio.timeout(60):
-        while server.server.engine.active_runs:
-            await asyncio.sleep(0.01)
 
 
 async def assert_nothing_left(tasks: int) -> None:

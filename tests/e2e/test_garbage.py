@@ -16,7 +16,7 @@ from agno.agent import Agent
 from agno.models.message import Message
 from agno.run.agent import RunOutput
 from agno.tools import tool
-from support.e2e import ClaudeAgent, claude, kinds
+from support.e2e import ClaudeAgent, all_ended, claude, kinds
 
 from dragoman.adapter import AgnoRun
 from dragoman.agents import BaseAgent
@@ -87,14 +87,12 @@ def ours() -> list[object]:
 async def left(server: Serving, before: list[object]) -> list[object]:
     """What is left when the server has nothing more to do, but for what was there before."""
     known = set(map(id, before))
-    async with asyncio.timeout(30):
-        while server.server.engine.active_runs:
-            await asyncio.sleep(0.01)
-        for _ in range(20):
-            found = [thing for thing in ours() if id(thing) not in known]
-            if not found:
-                break
-            await asyncio.sleep(0.1)
+    await all_ended(server)
+    for _ in range(20):
+        found = [thing for thing in ours() if id(thing) not in known]
+        if not found:
+            break
+        await asyncio.sleep(0.1)
     return found
 
 

@@ -200,31 +200,25 @@ async def acknowledge_nothing(victim: Victim) -> None:
     wire.writer.close()
 
 
-async def reset_rapidly(victim: Victim) -> None:
-    """Streams that are opened and reset at once, as fast as they can be written."""
+async def open_streams(victim: Victim, then: Callable[[int], bytes]) -> None:
+    """Ten thousand on one connection, as fast as they can be written; `then`: what follows the headers of each."""
     async with await Wire.connect(victim.port) as wire:
         block = Encoder().encode(wire.headers(), huffman=False)
         with contextlib.suppress(ConnectionError):
             for first in range(1, 20_000, 200):
-                await wire.send(
-                    b"".join(
-                        frame(HEADERS, 4, stream, block) + frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
-                        for stream in range(first, first + 200, 2)
-                    )
-                )
+                streams = range(first, first + 200, 2)
+                await wire.send(b"".join(frame(HEADERS, 4, each, block) + then(each) for each in streams))
         await victim.serves()
+
+
+async def reset_rapidly(victim: Victim) -> None:
+    """Streams that are opened and reset at once, as fast as they can be written."""
+    await open_streams(victim, lambda stream: frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
 
 
 async def leave_streams_open(victim: Victim) -> None:
     """Streams that begin and never say more."""
-    async with await Wire.connect(victim.port) as wire:
-        block = Encoder().encode(wire.headers(), huffman=False)
-        with contextlib.suppress(ConnectionError):
-            for first in range(1, 20_000, 200):
-                await wire.send(
-                    b"".join(frame(HEADERS, 4, each, block) for each in range(first, first + 200, 2))
-                )
-        await victim.serves()
+    await open_streams(victim, lambda _: b"")
 
 
 async def never_end_headers(victim: Victim) -> None:

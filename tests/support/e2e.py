@@ -1,5 +1,6 @@
 """The agents that the end-to-end tests serve, and the wire's own stubs to talk to them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from agno.models.anthropic import Claude
 
 from dragoman.agents import BaseAgent
 from dragoman.testing.anthropic import FakeAnthropic
+from dragoman.testing.serving import Serving
 from dragoman.v1 import (
     agent_service_pb2_grpc,
     event_pb2,
@@ -85,6 +87,13 @@ async def stubs(address: str) -> AsyncIterator[Stubs]:
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield Stubs(channel)
+
+
+async def all_ended(server: Serving) -> None:
+    """Returns when no run is under way any more."""
+    async with asyncio.timeout(60):
+        while server.server.engine.active_runs:
+            await asyncio.sleep(0.01)
 
 
 def kinds(events: list[event_pb2.RunEvent]) -> list[str]:
