@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,13 +45,17 @@ def doctor(
     dragoman doctor --json
     """
     with _quiet():
-        findings = _examined({"agents": agents, "database_url": database_url}, call_model=call_model)
-    _print_json(findings) if as_json else _show(findings)
-    if any(each.level == "failed" for each in findings):
+        healthy = asyncio.run(
+            _told(
+                _examined({"agents": agents, "database_url": database_url}, call_model=call_model),
+                as_json=as_json,
+            )
+        )
+    if not healthy:
         raise typer.Exit(FAILED)
 
 
-def _examined(flags: dict[str, object], *, call_model: bool) -> "list[Finding]":
+async def _examined(flags: dict[str, object], *, call_model: bool) -> "AsyncIterator[Finding]":
     from dragoman.doctor import checks, examine, good, secrets_of
     from dragoman.doctor.findings import Finding, Level
 
@@ -59,39 +63,55 @@ def _examined(flags: dict[str, object], *, call_model: bool) -> "list[Finding]":
         settings = load_settings(flags)
     except Failure as failure:
         mend = "see docs/configuration.md; all else was not looked at"
-        return [
-            Finding(Level.FAILED, line.strip(), mend, "settings") for line in failure.message.splitlines()[1:]
-        ] or [Finding(Level.FAILED, failure.message, mend, "settings")]
+        for line in failure.message.splitlines()[1:] or [failure.message]:
+            yield Finding(Level.FAILED, line.strip(), mend, "settings")
+        return
     chosen = [
         ("settings", lambda: [good("the settings are valid")]),
         *checks(settings, call_model=call_model),
     ]
-    return asyncio.run(examine(chosen, secrets_of(settings)))
+    async for finding in examine(chosen, secrets_of(settings)):
+        yield finding
 
 
-def _show(findings: "Sequence[Finding]") -> None:
-    console, before = stdout(), ""
-    for each in findings:
-        sign, style = _SIGNS[each.level]
-        name = each.check if each.check != before else ""
-        before = each.check
-        console.print(f"{sign} {name:<12} {clean(each.what)}", style=style, soft_wrap=True)
-        if each.mend:
-            console.print(f"{'':<15}→ {clean(each.mend)}", soft_wrap=True)
+async def _told(found: "AsyncIterator[Finding]", *, as_json: bool) -> bool:
+    """Prints what is found, for people as it comes. Returns whether nothing failed."""
+    findings: list[Finding] = []
+    async for each in found:
+        if not as_json:
+            _show(each, after=findings[-1].check if findings else "")
+        findings.append(each)
+    healthy = all(each.level != "failed" for each in findings)
+    if as_json:
+        _print_json(findings, healthy=healthy)
+    else:
+        _sum_up(findings)
+    return healthy
+
+
+def _show(finding: "Finding", *, after: str) -> None:
+    console, (sign, style) = stdout(), _SIGNS[finding.level]
+    name = finding.check if finding.check != after else ""
+    console.print(f"{sign} {name:<12} {clean(finding.what)}", style=style, soft_wrap=True)
+    if finding.mend:
+        console.print(f"{'':<15}→ {clean(finding.mend)}", soft_wrap=True)
+
+
+def _sum_up(findings: "Sequence[Finding]") -> None:
     found = Counter(str(each.level) for each in findings)
     worst = next((level for level in ("failed", "warning") if found[level]), "ok")
     warnings = f"{found['warning']} warning{'s' * (found['warning'] != 1)}"
-    console.print(f"{found['ok']} ok, {warnings}, {found['failed']} failed", style=_SIGNS[worst][1])
+    stdout().print(f"{found['ok']} ok, {warnings}, {found['failed']} failed", style=_SIGNS[worst][1])
 
 
-def _print_json(findings: "Sequence[Finding]") -> None:
+def _print_json(findings: "Sequence[Finding]", *, healthy: bool) -> None:
     from dragoman.cli._pricing import print_json
 
     told = [
         {"check": each.check, "level": str(each.level), "what": each.what, "mend": each.mend}
         for each in findings
     ]
-    print_json({"ok": all(each.level != "failed" for each in findings), "findings": told})
+    print_json({"ok": healthy, "findings": told})
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """Runs the checks: each for itself, so that one that fails or hangs takes nothing from the others.
 
 A check is a plain function in a thread of its own, which does not keep the process from ending: some import what users
-wrote, or wait for a network. Defects of a check are findings too.
+wrote, or wait for a network. They come one after the other, because most import what only they need: two threads that
+import modules which need each other get `_DeadlockError`, or half of a module, from Python, now and then. Defects of a
+check are findings too.
 """
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -47,15 +49,12 @@ def checks(settings: Settings, *, call_model: bool = False) -> list[Check]:
 
 async def examine(
     chosen: Sequence[Check], secrets: Iterable[str] = (), *, patience: float = PATIENCE
-) -> list[Finding]:
-    """What all of them find, in their order. `secrets` are masked wherever they stand."""
-    found = await asyncio.gather(*(_one(name, check, patience) for name, check in chosen))
+) -> AsyncIterator[Finding]:
+    """What they find, in their order, as it is found. `secrets` are masked wherever they stand."""
     masked = sorted(filter(None, secrets), key=len, reverse=True)
-    return [
-        replace(each, what=_without(each.what, masked))  # how to mend it is our words alone
-        for part in found
-        for each in part
-    ]
+    for name, check in chosen:
+        for each in await _one(name, check, patience):
+            yield replace(each, what=_without(each.what, masked))  # how to mend it is our words alone
 
 
 async def _one(name: str, check: Callable[[], Iterable[Finding]], patience: float) -> list[Finding]:

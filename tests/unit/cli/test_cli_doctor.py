@@ -1,6 +1,7 @@
 """`dragoman doctor` on settings and machines that are in order, and on such as are not."""
 
 import asyncio
+import importlib
 import json
 import resource
 import shutil
@@ -8,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -416,7 +418,7 @@ async def test_one_check_takes_nothing_from_the_others() -> None:
 
     checks = [("hangs", hang), ("breaks", break_down), ("finds", find)]
     try:
-        found = await examine(checks, [SECRET], patience=0.5)
+        found = [each async for each in examine(checks, [SECRET], patience=0.5)]
     finally:
         let_go.set()
     assert [(each.check, each.what) for each in found] == [
@@ -424,3 +426,20 @@ async def test_one_check_takes_nothing_from_the_others() -> None:
         ("breaks", "could not be looked at (RuntimeError)"),
         ("finds", "the password is ***"),
     ]
+
+
+async def test_checks_may_import_modules_that_need_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that did so at a time would each wait for what the other holds: Python ends that with an error."""
+    for name, other in (("needs_right", "needs_left"), ("needs_left", "needs_right")):
+        (tmp_path / f"{name}.py").write_text(f"import time\ntime.sleep(0.2)\nimport {other}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def check(name: str) -> Iterator[Any]:
+        importlib.import_module(name)
+        yield good(f"has {name}")
+
+    checks = [(name, partial(check, name)) for name in ("needs_right", "needs_left")]
+    found = [each async for each in examine(checks)]
+    assert [each.what for each in found] == ["has needs_right", "has needs_left"]
