@@ -433,7 +433,9 @@ async def test_checks_may_import_modules_that_need_each_other(
 ) -> None:
     """Two threads that did so at a time would each wait for what the other holds: Python ends that with an error."""
     for name, other in (("needs_right", "needs_left"), ("needs_left", "needs_right")):
-        (tmp_path / f"{name}.py").write_text(f"import time\ntime.sleep(0.2)\nimport {other}\n")
+        (tmp_path / f"{name}.py").write_text(
+            f"import importlib, time\ntime.sleep(0.2)\nimportlib.import_module('{other}')\n"
+        )
     monkeypatch.syspath_prepend(tmp_path)
 
     def check(name: str) -> Iterator[Any]:
