@@ -16,9 +16,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
+
+from dragoman.patterns import matches
 
 CACHED: Final = 4096
 """Callers whose figures are kept ready."""
@@ -88,7 +89,7 @@ class QuotaTable:
 
     def _find(self, principal: str, own: Quotas) -> Quotas:
         for rule in self._rules:
-            if fnmatchcase(principal, rule.principal):
+            if matches(principal, rule.principal):
                 return own.over(rule.quotas).over(self._defaults)
         return own.over(self._defaults)
 

@@ -62,6 +62,12 @@ def test_the_first_rule_that_fits_counts_and_credentials_win() -> None:
     assert QuotaTable().of("web", NO_QUOTAS) == NO_QUOTAS
 
 
+def test_brackets_are_never_special() -> None:
+    table = QuotaTable(NO_QUOTAS, [QuotaRule("team[ab]-?", Quotas(max_runs=2))])
+    assert table.of("team[ab]-1", NO_QUOTAS) == Quotas(max_runs=2)
+    assert table.of("teama-1", NO_QUOTAS) == NO_QUOTAS
+
+
 def test_settings_become_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAGOMAN_QUOTAS", '[{"principal": "batch-*", "max_runs": 2, "request_rate": 0.5}]')
     table = Settings(max_runs_per_principal=9, request_burst_per_principal=70).quota_table()

@@ -16,9 +16,9 @@ from typing import Final
 
 from cryptography import x509
 
-from dragoman.auth.patterns import matches_parts
 from dragoman.auth.principals import Principal
 from dragoman.errors import Unauthenticated
+from dragoman.patterns import matches_parts
 
 logger = logging.getLogger(__name__)
 

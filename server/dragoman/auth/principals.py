@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dragoman.auth.patterns import matches
+from dragoman.patterns import matches
 from dragoman.quotas import NO_QUOTAS, Quotas
 
 

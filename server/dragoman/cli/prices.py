@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +26,7 @@ from dragoman.cli._pricing import (
 )
 from dragoman.cli._report import FAILED
 from dragoman.cli._settings import load_settings
+from dragoman.patterns import matches
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,7 +110,7 @@ def _listed(
     pattern = pattern if set(pattern) & {"*", "?"} else f"*{pattern}*"
     at = moment_of(on)
     for key, name in names:
-        if (wanted and key != wanted) or not fnmatchcase(name.lower(), pattern.replace("[", "[[]")):
+        if (wanted and key != wanted) or not matches(name.lower(), pattern):
             continue
         if lines := pricer.explain(key, name, at):
             yield Listed(key, name, lines)

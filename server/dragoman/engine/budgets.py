@@ -15,18 +15,17 @@ While the database does not answer, the figures stand still but for this process
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
 from dragoman import zones
 from dragoman.engine.ports import BudgetPeriod, BudgetRule, BudgetState, Spending, SpendingQuery, Store
 from dragoman.errors import BudgetExceeded, StorageUnavailable
+from dragoman.patterns import matches
 from dragoman.quotas import NO_QUOTAS, Quotas
 from dragoman.records import Cancellation, ModelCall, Owner, utcnow
 from dragoman.v1 import event_pb2
@@ -429,13 +428,6 @@ def _before(period: BudgetPeriod, first: date) -> date:
 
 
 def _fits(rule: BudgetRule, principal: str, agent_name: str) -> bool:
-    return _matches(rule.principal, principal) and _matches(rule.agent_name, agent_name)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return not pattern or _compiled(pattern).fullmatch(name) is not None
-
-
-@lru_cache(1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
+    return (not rule.principal or matches(principal, rule.principal)) and (
+        not rule.agent_name or matches(agent_name, rule.agent_name)
+    )

@@ -16,9 +16,9 @@ from dragoman.auth import (
     Principal,
     read_certificate,
 )
-from dragoman.auth.patterns import matches
 from dragoman.config import CertificateGrant
 from dragoman.errors import Unauthenticated
+from dragoman.patterns import matches
 from dragoman.records import utcnow
 
 BILLING = "spiffe://mesh/ns/*/sa/billing"

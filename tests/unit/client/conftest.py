@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 import grpc
 import pytest
-from google.rpc import status_pb2
+from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
+from support.statuses import status
 
 from dragoman.v1 import (
     agent_service_pb2,
@@ -71,8 +72,11 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         self.requests: list[object] = []
         self.failures: list[grpc.StatusCode] = []
         self.media_requests: list[session_service_pb2.GetMediaRequest] = []
+        self.media_peers: list[str] = []
         self.media_break = -1
         """At which byte the first stream of a medium breaks."""
+        self.media_failure = status(code_pb2.UNAVAILABLE, "")
+        """With what it does."""
 
     async def CreateSession(
         self, request: session_service_pb2.CreateSessionRequest, context: Context
@@ -132,12 +136,13 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         self, request: session_service_pb2.GetMediaRequest, context: Context
     ) -> AsyncIterator[session_service_pb2.GetMediaResponse]:
         self.media_requests.append(request)
+        self.media_peers.append(context.peer())
         if request.media_id != MEDIA_ID:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such medium")
         yield session_service_pb2.GetMediaResponse(media=message_pb2.Media(id=MEDIA_ID))
         for offset in range(request.offset, len(MEDIUM), 4):
             if offset == self.media_break and len(self.media_requests) == 1:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+                await context.abort_with_status(rpc_status.to_status(self.media_failure))
             yield session_service_pb2.GetMediaResponse(data=MEDIUM[offset : offset + 4])
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from support.statuses import over_limit
 
 from dragoman.client import Dragoman, NotFound, RetryPolicy, Unavailable
 from dragoman.v1 import session_service_pb2
@@ -29,6 +30,17 @@ async def test_a_stream_that_breaks_is_taken_up_where_it_broke(services: Any, pl
         assert await read(client) == MEDIUM
     asked: list[session_service_pb2.GetMediaRequest] = services.sessions.media_requests
     assert [request.offset for request in asked] == [0, place]
+    assert len(set(services.sessions.media_peers)) == 2
+
+
+@pytest.mark.parametrize("place", [0, 8])
+async def test_who_is_over_a_limit_comes_back_on_the_same_connection(services: Any, place: int) -> None:
+    services.sessions.media_break, services.sessions.media_failure = place, over_limit(0.05)
+    async with Dragoman(services.address) as client:
+        assert await read(client) == MEDIUM
+    asked: list[session_service_pb2.GetMediaRequest] = services.sessions.media_requests
+    assert [request.offset for request in asked] == [0, place]
+    assert len(set(services.sessions.media_peers)) == 1
 
 
 async def test_without_retries_it_is_told(services: Any) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Literal, Self, TypeAlias
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyProto
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.statuses import over_limit, status
 
 from dragoman.client import (
     DeadlineExceeded,
@@ -66,24 +66,8 @@ def continued(sequence: int) -> Event:
 WHOLE = [STARTED, delta(2), delta(3), completed(4)]
 
 
-def status(code: int, reason: str, **metadata: str) -> status_pb2.Status:
-    detail = AnyProto()
-    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="dragoman", metadata=metadata))
-    return status_pb2.Status(code=code, message="told by the server", details=[detail])
-
-
 DRAINING = status(code_pb2.UNAVAILABLE, "DRAINING", run_id=RUN_ID, last_sequence="1")
 NOT_RESUMABLE = status(code_pb2.FAILED_PRECONDITION, "RUN_NOT_RESUMABLE", run_id=RUN_ID)
-
-
-def over_limit(seconds: float) -> status_pb2.Status:
-    found = status(code_pb2.RESOURCE_EXHAUSTED, "RATE_LIMITED", limit="2")
-    detail, retry = AnyProto(), error_details_pb2.RetryInfo()
-    retry.retry_delay.FromTimedelta(timedelta(seconds=seconds))
-    detail.Pack(retry)
-    found.details.append(detail)
-    return found
-
 
 Failure: TypeAlias = status_pb2.Status | tuple[grpc.StatusCode, str] | Literal["ok"]
 """How a call is cut off; "ok": as if all was well."""

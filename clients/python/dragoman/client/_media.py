@@ -77,8 +77,9 @@ async def read_media(link: Link, media_id: str, offset: int) -> AsyncIterator[by
             call.cancel()
         if proof.renewable(error):
             continue
-        if not (is_break(error) or is_over_limit(error)):
+        if is_break(error):
+            link.renew(stubs)
+        elif not is_over_limit(error):
             raise error
-        link.renew(stubs)
         if not await attempts.again(error):
             raise error

@@ -1,15 +1,16 @@
 """Patterns of names, as operators write them into settings and grants.
 
-In patterns of agents `*` stands for any characters and `?` for one. In patterns of identities `*` alone is special, and stands
-for one or more characters within one part of the name: between two slashes of a URI, between two dots of a DNS name. So
-`spiffe://mesh/ns/*/sa/billing` is nobody's who may choose what comes after `sa/`. Brackets are never special.
+In patterns of agents, principals and models `*` stands for any characters and `?` for one. In patterns of identities `*` alone
+is special, and stands for one or more characters within one part of the name: between two slashes of a URI, between two dots
+of a DNS name. So `spiffe://mesh/ns/*/sa/billing` is nobody's who may choose what comes after `sa/`. Brackets are never
+special, and case counts.
 """
 
 from fnmatch import fnmatchcase
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a name of an agent is meant."""
+    """Whether a name of an agent, a principal or a model is meant."""
     return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
