@@ -78,6 +78,7 @@ FILES = {
 """What examples take from the working directory."""
 
 
+@pytest.mark.timeout(600)  # dozens of processes, one after the other
 def test_they_do_what_they_say(tmp_path: Path) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)

@@ -94,6 +94,7 @@ class Watcher:
             if not self._watches:
                 self._work.clear()
                 continue
+            self._hurry.clear()  # before: what changes during a look is for the next one
             try:
                 await self._look()
             except StorageUnavailable:
@@ -105,7 +106,6 @@ class Watcher:
                     await self._hurry.wait()
             except TimeoutError:
                 continue
-            self._hurry.clear()
 
     async def _look(self) -> None:
         wanted = list(self._watches)
@@ -168,6 +168,8 @@ class StoredRun:
     async def wait(self) -> Run:
         """The run when it has ended or is paused. Raises RunNotFound, StorageUnavailable, Draining."""
         with self._watcher.watch(self._run) as watch:
+            # It may have ended since it was seen like this, and the signal come before anybody watched.
+            self._watcher.hurry((self._run.id,))
             while (progress := watch.progress) is not None and progress.status.held:
                 if self._watcher.stopping:
                     raise Draining(self._run.id, progress.last_sequence)

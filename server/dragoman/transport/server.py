@@ -68,6 +68,9 @@ SPARE_CALLS = 1000
 MAX_PENDING = 30_000
 """Calls that wait to be looked at: a second's work. Each takes a few KB."""
 
+PATIENCE = 24 * 60 * 60
+"""Seconds for which they do: in effect for as long as their callers wait."""
+
 _UNCOMPRESSED = 1
 """Of the algorithms that gRPC knows the one that changes nothing, as a bit set."""
 
@@ -244,6 +247,9 @@ def _defences(settings: Settings) -> list[tuple[str, int]]:
         # CANCELLED, whoever made them: one that opens and resets streams as fast as it can would end those of others.
         ("grpc.server.max_pending_requests", MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
+        # Likewise what has waited for 30 s, when many come at once or a tool blocks the loop: each turn of the loop looks at
+        # one call. Who waits has a deadline, and is told by it.
+        ("grpc.server_max_unrequested_time_in_server", PATIENCE),
     ]
     if not settings.accept_compressed:
         options.append(("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED))

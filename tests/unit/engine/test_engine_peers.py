@@ -1,6 +1,8 @@
 """Runs followed and ended through another process, on one database: nothing is lost or doubled wherever one comes in."""
 
 import asyncio
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from dragoman.engine.watch import StoredRun
 from dragoman.errors import RunNotFound
-from dragoman.records import Owner, RunStatus
+from dragoman.records import Owner, Run, RunStatus
 from dragoman.v1 import event_pb2
 
 from .engine_fakes import (
@@ -111,6 +113,37 @@ async def test_a_signal_saves_followers_the_wait_for_the_next_look(database_url:
         assert_whole(await follower)
         cancelled = await here.start()
         assert (await there.cancel(cancelled.run_id)).status.final
+
+
+async def test_who_waits_for_an_end_elsewhere_learns_of_one_that_came_before_he_waited(
+    database_url: str,
+) -> None:
+    """Between the moment when the run was seen, and the one from which on it is watched, a signal reaches nobody."""
+    gate = asyncio.Event()
+    async with cluster_on(database_url, connected=True) as cluster:
+        here, there = await cluster.two(ScriptedRunner(gate.wait, text("a")), poll_interval=600.0)
+        # Somebody watches something already: the next look is ten minutes away.
+        other = await here.start()
+        follower = asyncio.create_task(there.watch(other.run_id))
+        await until(lambda: there.door.calls["progress"] >= 1)
+        live = await here.start()
+        ask = there.door.store.request_cancel
+
+        async def late(*wish: Any) -> Run:
+            seen = await ask(*wish)
+            gate.set()
+            await until(lambda: ended(here.door, live.run_id))
+            await asyncio.sleep(0.1)
+            return seen
+
+        there.door.request_cancel = late
+        async with asyncio.timeout(30):
+            assert (await there.cancel(live.run_id)).status is RunStatus.COMPLETED
+            assert_whole(await follower)
+
+
+async def ended(door: Door, run_id: UUID) -> bool:
+    return (await door.run(run_id)).status.final
 
 
 async def test_all_that_is_followed_costs_one_query_per_look(cluster: Cluster) -> None:
