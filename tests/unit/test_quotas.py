@@ -123,6 +123,7 @@ class Buckets(RuleBasedStateMachine):
             assert self.tokens[name] > 1 - 1e-6 - SLACK * (self.quotas.request_rate or 0.0)
             self.buckets.take(name, self.quotas)
             self.tokens[name] -= 1
+            self.refused_until[name] = 0.0  # the token that was promised is taken
 
     @rule(seconds=st.one_of(st.floats(0, 0.01), st.floats(0, 100)))
     def time_goes_by(self, seconds: float) -> None:
