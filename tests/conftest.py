@@ -2,12 +2,15 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.fixtures import database_url, mariadb
 
 from dragoman.config import silence_agno
 
 silence_agno()
+
+# What an example takes says how busy the machine is. In CI Hypothesis takes a profile of its own, which does likewise.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # For `make fuzz`: see support.nasty.
 settings.register_profile("long", deadline=None, database=None)

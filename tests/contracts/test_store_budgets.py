@@ -87,7 +87,11 @@ async def test_another_currency_is_not_counted(store: SqlStore) -> None:
 shares = st.decimals(Decimal(0), Decimal(9_000_000), places=12)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     spent=st.lists(
         st.tuples(st.none() | shares, st.integers(-70, 70), st.booleans()), min_size=1, max_size=20

@@ -67,7 +67,11 @@ async def abandon(store: SqlStore, run: Run) -> Ended:
     return await store.end_run(replace(end, totals=known, lapsed=LEASE))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     usages=st.lists(make.usages, min_size=1, max_size=4),
     cost=st.none() | make.costs,

@@ -41,7 +41,11 @@ async def ended(store: SqlStore, session: Session, *said: bytes, new: bool = Fal
     return run
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(written=st.lists(messages, min_size=1, max_size=6))
 async def test_messages_come_back_as_they_were(store: SqlStore, written: list[Message]) -> None:
     session = make.session()

@@ -41,7 +41,11 @@ async def rows(store: SqlStore, table: sa.Table) -> list[Any]:
     return list(await store._database.read(lambda c: c.execute(sa.select(table)).all()))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     pause=st.builds(Pause, st.binary(max_size=3000), make.names, make.durations, make.moments),
     limits=st.builds(

@@ -298,7 +298,11 @@ async def test_servers_may_run_meanwhile(store: SqlStore, peer: SqlStore) -> Non
 dollars = st.none() | st.integers(0, 3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     steps=st.lists(
         st.lists(st.tuples(dollars, st.integers(1, 3)), min_size=1, max_size=4), min_size=1, max_size=3

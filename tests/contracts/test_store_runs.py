@@ -18,7 +18,9 @@ from dragoman.storage import SqlStore
 BOB = Owner("service", "bob")
 
 on_one_database = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

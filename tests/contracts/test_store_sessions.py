@@ -16,7 +16,9 @@ from dragoman.records import EventChunk, Owner, RunStatus, Session
 from dragoman.storage import SqlStore
 
 on_one_database = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 STRANGERS = [

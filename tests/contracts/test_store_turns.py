@@ -205,7 +205,11 @@ async def test_a_session_with_a_run_that_waits_cannot_be_deleted(store: SqlStore
         await store.get_session(make.ALICE, session.id)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     steps=st.lists(st.sampled_from(["queue", "reject", "interrupt", "cancel", "end", "drop"]), max_size=25),
     seed=st.integers(0, 2**16),

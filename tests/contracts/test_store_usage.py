@@ -19,7 +19,9 @@ from dragoman.storage import SqlStore
 from dragoman.storage.tables import model_calls
 
 on_one_database = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 EVERY: Page[tuple[str, ...]] = Page(1000)

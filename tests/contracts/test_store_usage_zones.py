@@ -62,7 +62,11 @@ async def pages(store: SqlStore, owner: Owner, query: UsageQuery, size: int) -> 
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     odd=st.sampled_from(ODD),
     spans=st.lists(near, min_size=1, max_size=12),

@@ -58,7 +58,10 @@ async def stored(door: Door, run_id: object, last_sequence: int) -> bool:
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    database=None,
 )
 @given(
     pauses=st.lists(st.sampled_from([0.0, 0.003, 0.02, 0.07]), min_size=5, max_size=20),

@@ -147,7 +147,11 @@ def periods(draw: st.DrawFn) -> list[Period]:
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(old=periods(), new=periods(), name=names, since=st.sampled_from(DAYS))
 def test_every_day_has_the_new_price_or_the_old_one(
     own: Path, old: list[Period], new: list[Period], name: str, since: date
