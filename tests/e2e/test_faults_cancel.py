@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from support.e2e import Stubs, claude, kinds, stubs
 from support.faulty import Faults, install
 
 from dragoman.agents import BaseAgent
+from dragoman.engine import run as engine_run
 from dragoman.testing.anthropic import Block, FakeAnthropic, Outcome, Text, Thinking, ToolUse, Turn, Usage
 from dragoman.testing.serving import serving
 from dragoman.v1 import event_pb2, run_service_pb2
@@ -144,7 +144,7 @@ async def assert_over(client: Stubs, fake: FakeAnthropic, events: list[event_pb2
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert [kind for kind in kinds(events) if kind in (CANCELLED, COMPLETED, "run_failed")] == [end]
     last = getattr(events[-1], end)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         for request in fake.requests:
             await request.ended.wait()
     assert {request.outcome for request in fake.requests} <= {Outcome.ANSWERED, Outcome.LEFT}
@@ -165,24 +165,23 @@ async def assert_over(client: Stubs, fake: FakeAnthropic, events: list[event_pb2
 @pytest.mark.parametrize(
     ("turns", "moment", "end"), [case[1:] for case in MOMENTS], ids=[case[0] for case in MOMENTS]
 )
-async def test_a_run_is_cancelled_by_two_callers_at_once(turns: list[Turn], moment: str, end: str) -> None:
+async def test_a_run_is_cancelled_by_two_callers_at_once(
+    turns: list[Turn], moment: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run stops because it is told so, not because somebody has lost patience with it.
+    monkeypatch.setattr(engine_run, "STOP_GRACE", 600.0)
     async with FakeAnthropic() as fake:
         fake.script(*turns)
         async with serving(Assistant(fake)) as server, stubs(server.address) as client:
-            took = 0.0
 
             async def cancel_it(run_id: str) -> None:
-                nonlocal took
                 if moment != "run_started" and any(turn.hang_after is not None for turn in turns):
                     await (await fake.request(len(turns))).hanging.wait()
-                started = time.monotonic()
                 request = run_service_pb2.CancelRunRequest(run_id=run_id, note="enough")
                 answers = await asyncio.gather(*(client.runs.CancelRun(request) for _ in range(2)))
-                took = time.monotonic() - started
                 assert len({answer.run.SerializeToString() for answer in answers}) == 1
 
             events = await follow(client, moment, cancel_it)
-            assert took < 1.5
             if end == CANCELLED:
                 assert events[-1].run_cancelled.reason == event_pb2.CANCEL_REASON_CALLER
                 assert events[-1].run_cancelled.note == "enough"

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -72,9 +71,8 @@ async def test_one_who_stops_reading_holds_up_nobody_and_misses_nothing() -> Non
         reader = aiter(client.runs.Run(request(WORDS)))
         first = await anext(reader)
         # Nobody reads, and still the run ends, and another one is served meanwhile.
-        started = time.monotonic()
-        assert kinds([event async for event in other.runs.Run(request(100))])[-1] == "run_completed"
-        assert time.monotonic() - started < 5
+        async with asyncio.timeout(60):
+            assert kinds([event async for event in other.runs.Run(request(100))])[-1] == "run_completed"
         await all_ended(server)
         rest = [event async for event in reader]
     assert [event.sequence for event in (first, *rest)] == sorted(

@@ -124,7 +124,7 @@ async def test_by_a_deadline(served: Served, method: str) -> None:
 
 async def test_by_a_deadline_while_nothing_is_read(served: Served) -> None:
     served.engine.script = (*(delta("x" * 10_000) for _ in range(20_000)), completed("x"))
-    call = served.runs.Run(run_request(served), timeout=1)
+    call = served.runs.Run(run_request(served), timeout=3)
     run = await joined(served)
     assert len(await has_left(served, run)) == 1
     assert run.sent < 20_000

@@ -171,7 +171,7 @@ async def test_a_generator_at_work_is_closed_with_its_run() -> None:
                 await task
             await events.aclose()
             assert closed.is_set()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(30):
                 while any("generator" in repr(t.get_coro()) for t in asyncio.all_tasks() - before):
                     await asyncio.sleep(0)
             b.keep(run.outcome())

@@ -26,9 +26,9 @@ USAGE = Usage(input_tokens=100, output_tokens=90, cache_read_input_tokens=7)
 async def nothing_stays_behind() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
-    await await_background_runs(timeout=5)
+    await await_background_runs(timeout=30)
     gc.collect()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while asyncio.all_tasks() - before - {asyncio.current_task()}:
             await asyncio.sleep(0)
     assert await cancel.aget_active_runs() == {}
@@ -69,7 +69,7 @@ async def test_cancelled_in_the_middle_of_the_answer(fake: FakeAnthropic) -> Non
         assert (early.status, early.content) == ("running", "One two")
         assert spent(early.calls) == fake.billed
         await cancelled(ran, task)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await fake.requests[0].ended.wait()
         assert fake.requests[0].outcome is Outcome.LEFT
         outcome = ran.outcome
@@ -141,7 +141,7 @@ async def test_closed_by_the_one_who_iterates(fake: FakeAnthropic) -> None:
                 if event.HasField("content_delta"):
                     break
         assert ran.outcome.calls[0].status is CallStatus.INTERRUPTED
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await fake.requests[0].ended.wait()
         assert fake.requests[0].outcome is Outcome.LEFT
 
@@ -188,7 +188,7 @@ async def test_a_team_and_its_members_are_stopped(fake: FakeAnthropic) -> None:
     async with bench(build) as b:
         ran, task = await started(b, "Write", "content_delta", 2)
         await cancelled(ran, task)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await fake.requests[1].ended.wait()
         assert fake.requests[1].outcome is Outcome.LEFT
         outcome = ran.outcome
@@ -256,7 +256,7 @@ async def test_memory_returns() -> None:
                     if number % 3 == 0 and event.HasField("content_delta"):
                         break
             model.requests.clear()
-        await await_background_runs(timeout=5)
+        await await_background_runs(timeout=30)
         gc.collect()
         return len(gc.get_objects())
 
@@ -276,7 +276,7 @@ async def test_cancelled_while_a_structured_answer_is_awaited(fake: FakeAnthropi
         ran, task = await started(b, "Hi", "model_request_started")
         request = await fake.request(1)
         await cancelled(ran, task)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await request.ended.wait()
         assert request.outcome is Outcome.LEFT
         assert [call.status for call in ran.outcome.calls] == [CallStatus.INTERRUPTED]
@@ -300,7 +300,7 @@ async def test_members_at_work_in_parallel_are_all_stopped(fake: FakeAnthropic) 
     async with bench(build) as b:
         ran, task = await started(b, "Go", "content_delta", 6)
         await cancelled(ran, task)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for request in fake.requests[1:]:
                 await request.ended.wait()
         assert [request.outcome for request in fake.requests[1:]] == [Outcome.LEFT] * 3
