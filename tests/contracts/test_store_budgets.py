@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Spending, SpendingQuery
@@ -87,11 +88,7 @@ async def test_another_currency_is_not_counted(store: SqlStore) -> None:
 shares = st.decimals(Decimal(0), Decimal(9_000_000), places=12)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture()
 @given(
     spent=st.lists(
         st.tuples(st.none() | shares, st.integers(-70, 70), st.booleans()), min_size=1, max_size=20

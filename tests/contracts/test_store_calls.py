@@ -7,9 +7,10 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Ended, Page, UsageQuery, UsageRow
@@ -67,11 +68,7 @@ async def abandon(store: SqlStore, run: Run) -> Ended:
     return await store.end_run(replace(end, totals=known, lapsed=LEASE))
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture()
 @given(
     usages=st.lists(make.usages, min_size=1, max_size=4),
     cost=st.none() | make.costs,

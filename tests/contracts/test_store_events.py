@@ -5,9 +5,10 @@ import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.errors import RunNotFound
@@ -38,11 +39,7 @@ async def read(store: SqlStore, run: Run, after: int = 0) -> list[bytes]:
     return [event for sequence, event in events.items() if sequence > after]
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture()
 @given(chunks=st.lists(st.lists(st.binary(max_size=2000), min_size=1, max_size=5), min_size=1, max_size=5))
 async def test_events_come_back_as_they_were(store: SqlStore, chunks: list[list[bytes]]) -> None:
     run = await running(store)

@@ -5,9 +5,10 @@ import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Page
@@ -41,11 +42,7 @@ async def ended(store: SqlStore, session: Session, *said: bytes, new: bool = Fal
     return run
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture()
 @given(written=st.lists(messages, min_size=1, max_size=6))
 async def test_messages_come_back_as_they_were(store: SqlStore, written: list[Message]) -> None:
     session = make.session()

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Continued, Ended, Page, RequestRecord
@@ -41,11 +42,7 @@ async def rows(store: SqlStore, table: sa.Table) -> list[Any]:
     return list(await store._database.read(lambda c: c.execute(sa.select(table)).all()))
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture()
 @given(
     pause=st.builds(Pause, st.binary(max_size=3000), make.names, make.durations, make.moments),
     limits=st.builds(

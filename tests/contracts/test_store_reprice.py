@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Ended, Page
@@ -298,11 +299,7 @@ async def test_servers_may_run_meanwhile(store: SqlStore, peer: SqlStore) -> Non
 dollars = st.none() | st.integers(0, 3)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture()
 @given(
     steps=st.lists(
         st.lists(st.tuples(dollars, st.integers(1, 3)), min_size=1, max_size=4), min_size=1, max_size=3

@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Page, Started, TimeKey
@@ -17,14 +18,8 @@ from dragoman.storage import SqlStore
 
 BOB = Owner("service", "bob")
 
-on_one_database = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
-
-@on_one_database
+@on_one_fixture()
 @given(
     names=st.tuples(make.names, make.names, make.names),
     labels=make.labels,

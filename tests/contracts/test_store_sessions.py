@@ -5,21 +5,16 @@ from dataclasses import replace
 from datetime import UTC, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Page, TimeKey, UsageQuery
 from dragoman.errors import InvalidInput, SessionBusy, SessionNotFound
 from dragoman.records import EventChunk, Owner, RunStatus, Session
 from dragoman.storage import SqlStore
-
-on_one_database = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 STRANGERS = [
     Owner("service", "bob"),
@@ -45,7 +40,7 @@ sessions = st.builds(
 )
 
 
-@on_one_database
+@on_one_fixture()
 @given(session=sessions)
 async def test_a_session_comes_back_as_it_was(store: SqlStore, session: Session) -> None:
     await store.create_session(session)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Ended, Page, Started
@@ -205,11 +206,7 @@ async def test_a_session_with_a_run_that_waits_cannot_be_deleted(store: SqlStore
         await store.get_session(make.ALICE, session.id)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture()
 @given(
     steps=st.lists(st.sampled_from(["queue", "reject", "interrupt", "cancel", "end", "drop"]), max_size=25),
     seed=st.integers(0, 2**16),

@@ -7,9 +7,10 @@ from fractions import Fraction
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Page, UsageDimension, UsageQuery, UsageRow
@@ -17,12 +18,6 @@ from dragoman.errors import PageTokenInvalid
 from dragoman.records import CallStatus, ModelCall, Owner, Run, TokenUsage
 from dragoman.storage import SqlStore
 from dragoman.storage.tables import model_calls
-
-on_one_database = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 EVERY: Page[tuple[str, ...]] = Page(1000)
 
@@ -54,7 +49,7 @@ async def ended(store: SqlStore, *spent: ModelCall, run: Run | None = None) -> R
     return run
 
 
-@on_one_database
+@on_one_fixture()
 @given(call=calls)
 async def test_the_ledger_keeps_every_field(store: SqlStore, call: ModelCall) -> None:
     run = await ended(store, call)
@@ -93,7 +88,7 @@ async def test_the_ledger_keeps_every_field(store: SqlStore, call: ModelCall) ->
 shares = st.decimals(Decimal(-300_000), Decimal(300_000), places=12)
 
 
-@on_one_database
+@on_one_fixture()
 @given(spent=st.lists(st.none() | st.tuples(shares, shares, make.usages), min_size=1, max_size=30))
 async def test_sums_are_exact(
     store: SqlStore, spent: list[tuple[Decimal, Decimal, TokenUsage] | None]
@@ -214,7 +209,7 @@ async def test_groups_by_any_dimensions_in_pages(
             assert found == expected
 
 
-@on_one_database
+@on_one_fixture()
 @given(group_by=st.lists(st.sampled_from(UsageDimension), unique=True).map(tuple), size=st.integers(1, 30))
 async def test_any_dimensions_in_any_order(
     store: SqlStore, filled: list[tuple[Run, ModelCall]], group_by: tuple[UsageDimension, ...], size: int

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import make
+from support.examples import on_one_fixture
 
 from dragoman import ids
 from dragoman.engine.ports import Page, UsageDimension, UsageQuery, UsageRow
@@ -62,11 +63,7 @@ async def pages(store: SqlStore, owner: Owner, query: UsageQuery, size: int) -> 
     return found
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture(60)
 @given(
     odd=st.sampled_from(ODD),
     spans=st.lists(near, min_size=1, max_size=12),

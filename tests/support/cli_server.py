@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from threading import Event
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyProto
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from google.type import money_pb2
 from grpc_status import rpc_status
+from support.statuses import status
 
 from dragoman.v1 import (
     event_pb2,
@@ -41,20 +41,12 @@ def error(
     *fields: tuple[str, str],
     metadata: Mapping[str, str] | None = None,
 ) -> status_pb2.Status:
-    """A Status as the server makes it."""
-    status = status_pb2.Status(code=code, message=message)
-    info = error_details_pb2.ErrorInfo(reason=reason, domain="dragoman", metadata=metadata)
-    bad = error_details_pb2.BadRequest(
-        field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
-            for field, text in fields
-        ]
-    )
-    for detail in (info, bad) if fields else (info,):
-        packed = AnyProto()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status
+    """A Status as the server makes it, with what is wrong with which fields."""
+    violations = [
+        error_details_pb2.BadRequest.FieldViolation(field=field, description=text) for field, text in fields
+    ]
+    bad = [error_details_pb2.BadRequest(field_violations=violations)] if fields else []
+    return status(code, reason, *bad, message=message, **(metadata or {}))
 
 
 def conversation(text: str) -> list[event_pb2.RunEvent]:

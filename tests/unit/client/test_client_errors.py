@@ -4,10 +4,10 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from support.statuses import packed
 
 from dragoman import errors, status
 from dragoman.client import (
@@ -25,12 +25,7 @@ from dragoman.client._errors import from_rpc
 
 
 def make(code: int, *details: Message) -> status_pb2.Status:
-    result = status_pb2.Status(code=code, message="a sentence")
-    for detail in details:
-        packed = AnyProto()
-        packed.Pack(detail)
-        result.details.append(packed)
-    return result
+    return packed(code, "a sentence", *details)
 
 
 async def test_all_details_over_the_wire(services: Any) -> None:

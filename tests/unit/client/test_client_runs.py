@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyProto
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
+from support.statuses import status
 
 from dragoman.client import (
     DeadlineExceeded,
@@ -28,12 +28,7 @@ STARTED = event_pb2.RunEvent(
 )
 HELLO = event_pb2.RunEvent(sequence=2, content_delta=event_pb2.ContentDelta(text="hello"))
 COMPLETED = event_pb2.RunEvent(sequence=3, run_completed=event_pb2.RunCompleted(content="hello"))
-
-
-def not_found() -> status_pb2.Status:
-    detail = AnyProto()
-    detail.Pack(error_details_pb2.ErrorInfo(reason="AGENT_NOT_FOUND", domain="dragoman"))
-    return status_pb2.Status(code=code_pb2.NOT_FOUND, message="no such agent", details=[detail])
+NOT_FOUND = status(code_pb2.NOT_FOUND, "AGENT_NOT_FOUND", message="no such agent")
 
 
 async def test_events_and_result(services: Any) -> None:
@@ -147,7 +142,7 @@ def test_a_stream_may_outlive_its_loop(recwarn: pytest.WarningsRecorder) -> None
 
 
 async def test_failure_before_the_run(services: Any) -> None:
-    services.runs.failure = not_found()
+    services.runs.failure = NOT_FOUND
     async with Dragoman(services.address) as client:
         with pytest.raises(NotFound) as caught:
             async for _ in client.run("nobody", "hi"):
@@ -179,7 +174,7 @@ async def test_a_deadline_ends_the_following(services: Any) -> None:
 
 
 FAILED = event_pb2.RunEvent(
-    sequence=3, run_failed=event_pb2.RunFailed(error=not_found(), content="hel", model_calls=1)
+    sequence=3, run_failed=event_pb2.RunFailed(error=NOT_FOUND, content="hel", model_calls=1)
 )
 CANCELLED = event_pb2.RunEvent(
     sequence=3,

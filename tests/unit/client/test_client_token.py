@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyProto
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
 from grpc_status import rpc_status
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.statuses import status
 
 from dragoman.client import DeadlineExceeded, Dragoman, DragomanError, RetryPolicy
 from dragoman.client._identity import SILENT
@@ -41,10 +41,7 @@ WHOLE = [
 ]
 
 
-def _refusal() -> status_pb2.Status:
-    detail = AnyProto()
-    detail.Pack(error_details_pb2.ErrorInfo(reason="UNAUTHENTICATED", domain="dragoman"))
-    return status_pb2.Status(code=code_pb2.UNAUTHENTICATED, message="not valid", details=[detail])
+REFUSAL = status(code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED", message="not valid")
 
 
 @dataclass
@@ -67,7 +64,7 @@ class Door:
         kind, _, token = str(self.metadata.get("authorization", "")).partition(" ")
         self.asked.append((token, request))
         if kind != "Bearer" or token not in self.known:
-            await context.abort_with_status(rpc_status.to_status(_refusal()))
+            await context.abort_with_status(rpc_status.to_status(REFUSAL))
         return token
 
     async def _play(self, messages: Sequence[Any], request: Any, context: Context) -> AsyncIterator[Any]:
@@ -75,7 +72,7 @@ class Door:
         limit = self.breaks.pop(0) if self.breaks else len(messages)
         for message in messages[:limit]:
             if not self.lives.get(token, 1):
-                await context.abort_with_status(rpc_status.to_status(_refusal()))
+                await context.abort_with_status(rpc_status.to_status(REFUSAL))
             if token in self.lives:
                 self.lives[token] -= 1
             yield message

@@ -5,8 +5,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import on_one_fixture
 
 from dragoman.engine.watch import StoredRun
 from dragoman.errors import RunNotFound
@@ -57,12 +58,7 @@ async def stored(door: Door, run_id: object, last_sequence: int) -> bool:
     return run.last_sequence >= last_sequence
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    database=None,
-)
+@on_one_fixture(12, database=None)
 @given(
     pauses=st.lists(st.sampled_from([0.0, 0.003, 0.02, 0.07]), min_size=5, max_size=20),
     followers=st.lists(

@@ -10,8 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import on_one_fixture
 
 from dragoman.pricing import ExchangeRates, PriceFileError, merge_prices, merge_rates, write_text
 from dragoman.pricing.files import Comments
@@ -147,11 +148,7 @@ def periods(draw: st.DrawFn) -> list[Period]:
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@on_one_fixture(60)
 @given(old=periods(), new=periods(), name=names, since=st.sampled_from(DAYS))
 def test_every_day_has_the_new_price_or_the_old_one(
     own: Path, old: list[Period], new: list[Period], name: str, since: date
