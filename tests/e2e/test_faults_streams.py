@@ -83,11 +83,13 @@ async def test_one_who_stops_reading_holds_up_nobody_and_misses_nothing() -> Non
 
 
 async def test_a_deadline_detaches_without_a_stray_word(caplog: pytest.LogCaptureFixture) -> None:
+    begun: set[str] = set()
     async with talking() as (server, client, _):
 
         async def run() -> None:
-            async for _ in client.runs.Run(request(-100), timeout=1.0):
-                pass
+            async for event in client.runs.Run(request(-100), timeout=1.0):
+                if event.HasField("run_started"):
+                    begun.add(event.run_started.run_id)
 
         async def execute() -> None:
             await client.runs.Execute(request(-100), timeout=1.0)
@@ -102,6 +104,8 @@ async def test_a_deadline_detaches_without_a_stray_word(caplog: pytest.LogCaptur
         runs = (await client.runs.ListRuns(run_service_pb2.ListRunsRequest())).runs
         # On a busy machine some have run out of time before there was a run.
         assert {run.status for run in runs} == {run_service_pb2.RUN_STATUS_COMPLETED}
+        assert begun
+        assert begun <= {run.id for run in runs}
     strays = [record for record in caplog.records if "no price is known" not in record.message]
     assert strays == []
 
